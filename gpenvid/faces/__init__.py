@@ -1,0 +1,1 @@
+"""Everything that is geometry and time. Knows nothing about files or networks."""

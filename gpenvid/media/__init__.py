@@ -1,0 +1,1 @@
+"""Everything that touches PyAV. Knows nothing about faces."""

@@ -1,0 +1,122 @@
+"""What can be chosen: one frozen, validated dataclass per stage. The command line is generated from these fields.
+
+A field made with `option` carries its help text and flags as metadata; the flag's name is the field's name with
+dashes unless `flags` says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpenvid.errors import OptionsError
+
+
+def option(
+    default: Any, help: str, *, flags: tuple[str, ...] = (), choices: tuple[str, ...] = (), metavar: str | None = None
+) -> Any:
+    """Declare a dataclass field that is also a command line option.
+
+    `flags` replaces the derived `--field-name`; `choices` lists the accepted words, if only some are.
+    """
+    return field(default=default, metadata={"help": help, "flags": flags, "choices": choices, "metavar": metavar})
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise OptionsError(f"--{name.replace('_', '-')} {value}: must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReaderOptions:
+    """What part of the input is read."""
+
+    start: float | None = option(None, "skip what lies before this time (seconds or [HH:]MM:SS[.mmm])", metavar="TIME")
+    end: float | None = option(None, "stop at this time (seconds or [HH:]MM:SS[.mmm])", metavar="TIME")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(self.start is None or self.start >= 0, "start", self.start, "0 or more seconds")
+        _require(self.end is None or self.end > (self.start or 0), "end", self.end, "later than --start")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectorOptions:
+    """How faces are found."""
+
+    detector: str = option(
+        "auto", "face detector: auto, retinaface_resnet50, retinaface_mobile0.25, or a file", metavar="NAME"
+    )
+    threshold: float = option(0.6, "least score of a detection, 0 to 1")
+    detect_size: int = option(640, "longer side in pixels of the copy in which faces are searched; 0 for full size")
+    max_faces: int = option(0, "restore at most this many faces a picture, largest first; 0 for all")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(0 < self.threshold < 1, "threshold", self.threshold, "between 0 and 1")
+        _require(self.detect_size == 0 or self.detect_size >= 64, "detect_size", self.detect_size, "0 or at least 64")
+        _require(self.max_faces >= 0, "max_faces", self.max_faces, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrackerOptions:
+    """How faces are followed over time. All durations are seconds."""
+
+    lag: float = option(0.4, "seconds of look-ahead for smoothing; 0 is causal")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(0 <= self.lag <= 5, "lag", self.lag, "0 to 5 seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestorerOptions:
+    """Which network restores the faces, and on what."""
+
+    model: str = option(
+        "auto", "restorer: auto, a name from `gpenvid weights list`, or a file", flags=("-m", "--model"), metavar="NAME"
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    precision: str = option("auto", "arithmetic of the restorer", choices=("auto", "fp32", "fp16", "bf16"))
+    batch: int = option(8, "most faces restored at once")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(
+            self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision, "auto, fp32, fp16 or bf16"
+        )
+        _require(self.batch >= 1, "batch", self.batch, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PasteOptions:
+    """How a restored face is put back."""
+
+    blend: float = option(100.0, "share of the restored face in percent, 0 to 100", flags=("--blend", "--alpha"))
+    min_face: float = option(16.0, "leave faces smaller than this many pixels alone")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(0 <= self.blend <= 100, "blend", self.blend, "0 to 100")
+        _require(self.min_face >= 0, "min_face", self.min_face, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderOptions:
+    """How pictures are encoded."""
+
+    codec: str = option(
+        "auto",
+        "video encoder, for example libx264, libx265, ffv1; auto keeps the input's where it can",
+        flags=("-c", "--codec"),
+    )
+    crf: float | None = option(None, "constant quality of the encoder (lower is better); default by codec")
+    preset: str | None = option(None, "speed preset of the encoder, for example medium")
+    encoder_options: tuple[str, ...] = option(
+        (), "any other encoder option; may be repeated", flags=("-e", "--encoder-option"), metavar="KEY=VALUE"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        for item in self.encoder_options:
+            _require("=" in item, "encoder_option", item, "KEY=VALUE")
