@@ -19,8 +19,11 @@ from gpenvid.gpen.ops import (
     EqualLinear,
     FusedLeakyReLU,
     ModulatedConv2d,
+    ModulatedProjection,
     PixelNorm,
+    Prepared,
     Upsample,
+    join,
     minibatch_deviation,
 )
 
@@ -71,20 +74,16 @@ class ConstantInput(nn.Module):
         self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
 
     def forward(self, batch: int) -> Tensor:
-        """(batch, channels, 4, 4)."""
-        return self.input.expand(batch, -1, -1, -1)
+        """(batch, channels, 4, 4), a copy."""
+        return self.input.repeat(batch, 1, 1, 1)
 
 
 class FeatureInjection(nn.Module):
-    """GPEN's stand-in for StyleGAN2's noise: the encoder's features, weighted, appended to the channels."""
+    """The weight of the encoder's features, which GPEN appends to the channels where StyleGAN2 adds noise."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        """(N, C, H, W) and (N, C, H, W) to (N, 2C, H, W)."""
-        return torch.cat([x, features * self.weight.to(x.dtype)], dim=1)
 
 
 class StyledConv(nn.Module):
@@ -92,14 +91,17 @@ class StyledConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, style_dim: int, *, upsample: bool = False) -> None:
         super().__init__()
-        self.conv = ModulatedConv2d(inputs, outputs, 3, style_dim, upsample=upsample)
+        self.conv = ModulatedConv2d(inputs, outputs, style_dim, upsample=upsample)
         self.noise = FeatureInjection()
         self.activate = FusedLeakyReLU(2 * outputs)
 
     def forward(self, x: Tensor, style: Tensor, features: Tensor) -> Tensor:
-        """x: (N, inputs, H, W); features: (N, outputs, H', W'). Returns (N, 2 outputs, H', W')."""
-        activated: Tensor = self.activate(self.noise(self.conv(x, style), features))
-        return activated
+        """x: (N, inputs, H, W), overwritten when autograd is off; features: (N, outputs, H', W').
+
+        Returns (N, 2 outputs, H', W').
+        """
+        x, gains = self.conv(x, style)
+        return join(x, gains, features, self.noise.weight, self.activate.bias)
 
 
 class ToRGB(nn.Module):
@@ -107,13 +109,13 @@ class ToRGB(nn.Module):
 
     def __init__(self, inputs: int, style_dim: int, *, upsample: bool = True) -> None:
         super().__init__()
-        self.conv = ModulatedConv2d(inputs, 3, 1, style_dim, demodulate=False)
+        self.conv = ModulatedProjection(inputs, style_dim)
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
         self.upsample = Upsample() if upsample else None
 
     def forward(self, x: Tensor, style: Tensor, below: Tensor | None = None) -> Tensor:
         """x: (N, inputs, H, W), below: (N, 3, H/2, W/2). Returns (N, 3, H, W) float32."""
-        rgb: Tensor = self.conv(x, style).float() + self.bias
+        rgb: Tensor = self.conv(x, style) + self.bias
         if self.upsample is not None and below is not None:
             rgb = rgb + self.upsample(below)
         return rgb
@@ -156,7 +158,8 @@ class Generator(nn.Module):
 class FullGenerator(nn.Module):
     """The whole restorer.
 
-    `compute_dtype` is the type of the activations (parameters stay float32): float32, bfloat16 or float16.
+    `compute_dtype` is the type of the activations (parameters stay float32): float32, bfloat16 or float16. Set it for
+    training in mixed precision; for inference call `prepare`.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -178,9 +181,22 @@ class FullGenerator(nn.Module):
         """Side of the square pictures in pixels."""
         return self.architecture.size
 
+    def prepare(self, dtype: torch.dtype = torch.float32) -> FullGenerator:
+        """Make inference fast: compute in `dtype` from now on and derive from the parameters once what can be.
+
+        Holds until `train()` or `load_state_dict`; call it again after changing parameters in any other way.
+        Returns self, in evaluation mode.
+        """
+        self.eval()
+        self.compute_dtype = dtype
+        for module in self.modules():
+            if isinstance(module, Prepared):
+                module.prepare(dtype)
+        return self
+
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """RGB (N, 3, size, size) to the latent (N, style_dim) and the feature maps, from 4 x 4 up."""
-        x = x.to(self.compute_dtype)
+        x = x.to(self.compute_dtype, memory_format=torch.channels_last)
         features = []
         for i in range(len(self.architecture.resolutions)):
             x = getattr(self, f"ecd{i}")(x)
@@ -226,6 +242,7 @@ class Discriminator(nn.Module):
     def features(self, x: Tensor) -> list[Tensor]:
         """RGB (N, 3, size, size) to the output of every block, from fine to coarse: for feature matching."""
         maps = []
+        x = x.contiguous(memory_format=torch.channels_last)
         for block in self.convs:
             x = block(x)
             maps.append(x)
