@@ -27,8 +27,8 @@ from gpenvid.gpen.ops import (
     minibatch_deviation,
 )
 
-SIZES = (64, 128, 256, 512, 1024, 2048)
-"""Resolutions that the channel table of StyleGAN2 covers; faces are restored at 128 and more."""
+SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
+"""Resolutions that a network can have; those below 128 serve tests rather than faces."""
 
 LR_MLP = 0.01
 
