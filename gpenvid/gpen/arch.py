@@ -61,9 +61,10 @@ class Architecture:
 
     def channels(self, resolution: int) -> int:
         """Width of the feature maps at a resolution."""
+        # Rounded down, but for what floating point loses when the factors were recovered from widths.
         if resolution <= 32:
-            return int(512 * self.narrow)
-        return int(16384 // resolution * self.channel_multiplier * self.narrow)
+            return int(512 * self.narrow + 1e-6)
+        return int(16384 // resolution * self.channel_multiplier * self.narrow + 1e-6)
 
 
 class ConstantInput(nn.Module):
