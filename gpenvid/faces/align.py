@@ -1,0 +1,232 @@
+"""Geometry of an aligned face: where it lies, how it is cut out, and how the restored one is put back.
+
+A matrix here is (2, 3) float64 and maps picture (or region) pixels to crop pixels, both with their origin in the
+centre of the top left pixel. It is a similarity for square pixels; crop and paste take any invertible affine.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gpenvid.types import Float, Image
+
+Matrix = NDArray[np.float64]
+Picture = NDArray[Any]
+"""(h, w, 3), uint8 or float32."""
+
+TEMPLATE_SIZE = 512
+TEMPLATE: Float = np.array(
+    [
+        [192.98138, 239.94708],
+        [318.90277, 240.1936],
+        [256.63416, 314.01935],
+        [201.26117, 371.41043],
+        [313.08905, 371.15118],
+    ],
+    np.float32,
+)
+"""FFHQ: left eye, right eye, nose, left and right mouth corner in a 512-pixel crop, as facexlib has them."""
+
+TEMPLATE_GPEN: Float = np.array(
+    [
+        [202.0407, 242.8840],
+        [309.4302, 242.2900],
+        [256.0768, 303.9592],
+        [211.9598, 366.8282],
+        [300.8911, 366.3363],
+    ],
+    np.float32,
+)
+"""The same points in the crops of GPEN's own demo (inner padding 0.25), which show a little more around the face."""
+
+BORDER = 26 / 512
+"""The share of a crop along each edge that is never pasted, as in GPEN's demo."""
+
+REPLACE_BELOW = 0.7
+"""Region pixels per crop pixel up to which a restored face replaces the region altogether."""
+
+
+def fit_similarity(
+    landmarks: NDArray[np.floating], size: int, *, template: Float = TEMPLATE, pixel_aspect: float = 1.0
+) -> Matrix:
+    """Fit the map that brings five landmarks closest to the template, in least squares over crop pixels.
+
+    landmarks: (5, 2) picture pixels; size: side of the crop; template: (5, 2) at 512 pixels; pixel_aspect: width over
+    height of a picture's pixel, so that a face is round in the crop. Returns (2, 3) picture px -> crop px: a rotation,
+    uniform scale and shift (after the pixel aspect), never a mirror image. The closed form is Umeyama's (1991) in the
+    plane, where it is one complex regression. Raises ValueError if the points coincide or aren't finite.
+    """
+    points = np.asarray(landmarks, np.float64) * (pixel_aspect, 1.0)
+    if points.shape != (5, 2) or not np.isfinite(points).all():
+        raise ValueError(f"landmarks must be 5 finite points, got {np.asarray(landmarks).tolist()}")
+    target = (np.asarray(template, np.float64) + 0.5) * (size / TEMPLATE_SIZE) - 0.5
+    z, w = points @ (1, 1j), target @ (1, 1j)
+    centred = z - z.mean()
+    spread = np.vdot(centred, centred).real
+    turn = np.vdot(centred, w - w.mean()) / max(spread, 1e-300)
+    if spread < 1e-6 or abs(turn) < 1e-6:
+        raise ValueError(f"landmarks fit no template: {np.asarray(landmarks).tolist()}")
+    shift = w.mean() - turn * z.mean()
+    matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    matrix[:, 0] *= pixel_aspect
+    return matrix
+
+
+def crop_bounds(matrix: Matrix, size: int, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Bound the part of a width x height picture that a crop needs: x0, y0, x1, y1, the last two exclusive.
+
+    Includes what the filters of crop and paste reach beyond the crop's edge. None if the crop lies outside.
+    """
+    x0, y0, x1, y1 = _preimage(matrix, -0.5, -0.5, size - 0.5, size - 0.5)
+    margin_x, margin_y = 3.0 * np.maximum(_footprint(_inverse(matrix)), 1.0)
+    if x1 < -0.5 or y1 < -0.5 or x0 > width - 0.5 or y0 > height - 0.5:
+        return None
+    return (
+        max(0, int(np.floor(x0 - margin_x))),
+        max(0, int(np.floor(y0 - margin_y))),
+        min(width, int(np.ceil(x1 + margin_x)) + 1),
+        min(height, int(np.ceil(y1 + margin_y)) + 1),
+    )
+
+
+def localize(matrix: Matrix, x0: float, y0: float) -> Matrix:
+    """Turn picture px -> crop px into region px -> crop px, for a region whose first pixel is picture pixel x0, y0."""
+    local = np.array(matrix, np.float64)
+    local[:, 2] += local[:, :2] @ (x0, y0)
+    return local
+
+
+def crop(region: Image, matrix: Matrix, size: int) -> Image:
+    """Cut the aligned face out of a region: (h, w, 3) uint8 -> (size, size, 3) uint8.
+
+    matrix: region px -> crop px. Band-limited before it is reduced, cubic where it is enlarged; beyond the region,
+    which should end only where the picture ends or the crop has no need of it, the picture is mirrored.
+    """
+    return _resample(region, matrix, (size, size), cv2.BORDER_REFLECT_101, smooth=True)
+
+
+@lru_cache(maxsize=16)
+def feather(size: int, *, border: float = BORDER, softness: float = 0.25, power: float = 4.0) -> Float:
+    """Make the soft mask of a face in crop space: (size, size) float32 in [0, 1], read-only.
+
+    A superellipse of exponent `power` that touches the inner edge of `border` (share of the side along each edge,
+    where the mask is exactly 0) and rises to 1 over `softness` of its radius, with two continuous derivatives.
+    """
+    axis = np.abs((np.arange(size) + 0.5) / size * 2 - 1) / (1 - 2 * border)
+    radius = (axis[:, None] ** power + axis[None, :] ** power) ** (1 / power)
+    t = np.clip((1 - radius) / softness, 0, 1)
+    mask: Float = (t**3 * (t * (t * 6 - 15) + 10)).astype(np.float32)
+    mask.setflags(write=False)
+    return mask
+
+
+def paste(region: Image, crop_in: Image, restored: Image, mask: Float, matrix: Matrix) -> Float:
+    """Compute what to add to a region to show the restored face: (h, w, 3) float32 in code units, mask-weighted.
+
+    region: (h, w, 3) uint8; crop_in: (S, S, 3) uint8, the crop as the network saw it; restored: the network's answer;
+    mask: (S, S) in [0, 1]; matrix: region px -> crop px. Exactly zero outside the mask, give or take four pixels of the
+    coarser grid.
+
+    Where the face is larger than the model, the difference restored - crop_in is enlarged and added, so the detail
+    above the model's resolution stays the region's own and an unchanged crop changes nothing. Where the face is
+    smaller, the restored face, reduced without aliasing, replaces the region. Between REPLACE_BELOW and 1 region pixel
+    per crop pixel one turns smoothly into the other.
+    """
+    height, width = region.shape[:2]
+    delta = np.zeros((height, width, 3), np.float32)
+    bounds = _mask_bounds(mask, matrix, width, height)
+    if bounds is None:
+        return delta
+    x0, y0, x1, y1 = bounds
+    back, shape = _inverse(localize(matrix, x0, y0)), (x1 - x0, y1 - y0)
+    keep = detail_kept(matrix)
+    weights = cv2.merge([mask, mask, mask])
+    change = np.asarray(cv2.addWeighted(restored, 1.0, crop_in, -keep, 0.0, dtype=cv2.CV_32F))
+    change = np.asarray(cv2.multiply(change, weights))
+    if keep < 1:
+        weights = _resample(weights, back, shape, cv2.BORDER_CONSTANT)
+        replaced = cv2.multiply(weights, region[y0:y1, x0:x1], scale=keep - 1.0, dtype=cv2.CV_32F)
+        change = _resample(change, back, shape, cv2.BORDER_CONSTANT)
+        cv2.add(change, replaced, delta[y0:y1, x0:x1])
+    else:
+        delta[y0:y1, x0:x1] = _resample(change, back, shape, cv2.BORDER_CONSTANT)
+    return delta
+
+
+def detail_kept(matrix: Matrix) -> float:
+    """Say how much of the band above the model's resolution a paste keeps: 0 for a small face, 1 for a large one."""
+    scale = float(_footprint(_inverse(matrix)).max())
+    t = min(max((scale - REPLACE_BELOW) / (1 - REPLACE_BELOW), 0.0), 1.0)
+    return t * t * (3 - 2 * t)
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.asarray(np.concatenate([linear, -linear @ matrix[:, 2:]], axis=1))
+
+
+def _footprint(matrix: Matrix) -> NDArray[np.float64]:
+    """Give the extent (x, y), in destination px, of a round source pixel of diameter 1."""
+    return np.asarray(np.sqrt((matrix[:, :2] ** 2).sum(axis=1)))
+
+
+def _preimage(matrix: Matrix, x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
+    """Bound, in region px, the rectangle of crop px."""
+    corners = np.array([[x0, x1, x0, x1], [y0, y0, y1, y1], [1, 1, 1, 1]], np.float64)
+    low, high = (points := _inverse(matrix) @ corners).min(axis=1), points.max(axis=1)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _mask_bounds(mask: Float, matrix: Matrix, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Bound the region pixels at which the enlarged or reduced mask isn't zero; None if there are none."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return None
+    reach = 2 + 3 * max(1.0, float(_footprint(matrix).max()))
+    x0, y0, x1, y1 = _preimage(matrix, columns[0] - reach, rows[0] - reach, columns[-1] + reach, rows[-1] + reach)
+    left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
+    right, bottom = min(width, int(np.ceil(x1)) + 1), min(height, int(np.ceil(y1)) + 1)
+    return (left, top, right, bottom) if right > left and bottom > top else None
+
+
+def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: int, *, smooth: bool = False) -> Picture:
+    """Warp by matrix (source px -> destination px) to shape (width, height), without aliasing where it is reduced.
+
+    A filter in the source does what the warp, which is linear and so fast, leaves to be done: the low-pass of a
+    reduction, and the sharpening that makes up for the warp's own loss. `smooth`: an enlargement is interpolated
+    from a copy that is cubically enlarged twofold, so that no facets show at high magnification.
+    """
+    inverse = _inverse(matrix)
+    scale = _footprint(inverse)
+    while scale.min() >= 4 and min(image.shape[:2]) > 4:
+        image = np.asarray(cv2.pyrDown(image, borderType=cv2.BORDER_REFLECT_101))
+        inverse, scale = inverse / 2, scale / 2
+    factor = 2 if smooth and scale.max() < 1.5 else 1
+    taps = _taps(float(scale[0]), factor), _taps(float(scale[1]), factor)
+    image = np.asarray(cv2.sepFilter2D(image, -1, *taps, borderType=cv2.BORDER_REFLECT_101))
+    if factor == 2:
+        image = np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+        inverse = inverse * 2
+        inverse[:, 2] += 0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(image, inverse, shape, flags=flags, borderMode=border))
+
+
+def _taps(scale: float, factor: int) -> Float:
+    """Make the filter that goes before a linear warp, for `scale` source px per destination px.
+
+    Lanczos-3 stretched to keep what that many times fewer samples can carry (the identity at 1 or less), convolved
+    with the inverse, to second order, of a linear interpolation between samples 1 / factor apart: its response
+    sinc(f / factor)^2 is about 1 - (pi f / factor)^2 / 3.
+    """
+    scale = max(scale, 1.0)
+    reach = int(np.ceil(3 * scale)) - 1
+    x = np.arange(-reach, reach + 1) / scale
+    lowpass = np.sinc(x) * np.sinc(x / 3)
+    lift = 1 / (12 * factor**2)
+    return np.asarray(np.convolve(lowpass / lowpass.sum(), (-lift, 1 + 2 * lift, -lift)), np.float32)

@@ -1,0 +1,217 @@
+"""Finds faces: the Detector protocol, and facexlib's RetinaFace behind it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from facexlib.detection.retinaface import RetinaFace
+from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import nms
+
+from gpenvid.device import resolve_device
+from gpenvid.errors import WeightsError
+from gpenvid.faces.checkpoint import read_state_dict
+from gpenvid.types import Face, Float, Image
+
+NMS_THRESHOLD = 0.4
+MEAN_BGR = (104.0, 117.0, 123.0)
+"""What RetinaFace subtracts from blue, green and red."""
+
+_BATCH_PIXELS = 2_000_000
+"""Most pixels in one pass of the network: beyond this a larger batch only costs memory."""
+
+_KNOWN_BY = {"body.stage1.0.0.weight": "mobile0.25", "body.layer1.0.conv1.weight": "resnet50"}
+"""A key that only this architecture's state dict has."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds faces in pictures."""
+
+    def detect(self, images: Sequence[Image]) -> list[list[Face]]:
+        """Find the faces of each picture.
+
+        images: RGB or gray uint8, (H, W, 3), (H, W, 1) or (H, W), of any sizes, possibly none. Returns a list per
+        picture, in order, sorted by descending score, in the pixels of that picture. A face that the border cuts may
+        reach beyond it.
+        """
+        ...
+
+
+class RetinaFaceDetector:
+    """facexlib's RetinaFace network behind the Detector protocol.
+
+    Uses the network and its decoding, not facexlib's per-call state, so pictures of one size run as one batch. The
+    instance caches anchors: use one per thread.
+    """
+
+    def __init__(
+        self,
+        network: RetinaFace,
+        *,
+        device: str | torch.device = "auto",
+        threshold: float = 0.6,
+        min_face: float = 0.0,
+        max_faces: int = 0,
+    ) -> None:
+        """Take over a loaded network (it is modified: put on the device, normalisation folded into convolutions).
+
+        threshold: least score; min_face: least longer side of a box in pixels of the pictures given; max_faces: keep
+        the largest so many per picture, 0 for all. Raises DeviceError if the device isn't there.
+        """
+        self.device = resolve_device(device)
+        self.threshold = threshold
+        self.min_face = min_face
+        self.max_faces = max_faces
+        self.name = str(network.model_name)
+        self._network = network.eval().to(self.device)
+        _fold_batch_norm(self._network)
+        self._mean = torch.tensor(MEAN_BGR, device=self.device).view(1, 3, 1, 1)
+        self._anchors: dict[tuple[int, int], Tensor] = {}
+
+    def detect(self, images: Sequence[Image]) -> list[list[Face]]:
+        """Find the faces of each picture; see Detector.detect. Raises ValueError for an array of another kind."""
+        pictures = [_as_rgb(image) for image in images]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault((picture.shape[0], picture.shape[1]), []).append(index)
+        found: list[list[Face]] = [[] for _ in pictures]
+        for (height, width), members in groups.items():
+            if height == 0 or width == 0:
+                continue
+            step = max(1, _BATCH_PIXELS // (height * width))
+            for start in range(0, len(members), step):
+                batch = members[start : start + step]
+                for index, faces in zip(batch, self._detect_batch([pictures[i] for i in batch]), strict=True):
+                    found[index] = faces
+        return found
+
+    @torch.inference_mode()
+    def _detect_batch(self, pictures: list[Image]) -> list[list[Face]]:
+        height, width = pictures[0].shape[:2]
+        rgb = torch.from_numpy(np.stack(pictures)).to(self.device)
+        bgr = rgb.flip(3).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        boxes, scores, landmarks = self._network(bgr - self._mean)
+        anchors = self._anchors_for(height, width)
+        return [
+            self._decode(boxes[i], scores[i, :, 1], landmarks[i], anchors, height, width) for i in range(len(pictures))
+        ]
+
+    def _decode(
+        self, boxes: Tensor, scores: Tensor, landmarks: Tensor, anchors: Tensor, height: int, width: int
+    ) -> list[Face]:
+        """Turn the network's output for one picture into faces. Only anchors above the threshold are decoded."""
+        chosen = (scores > self.threshold).nonzero().squeeze(1)
+        if chosen.numel() == 0:
+            return []
+        scores, anchors = scores[chosen], anchors[chosen]
+        variances = self._network.cfg["variance"]
+        scale = torch.tensor([width, height], dtype=torch.float32, device=self.device)
+        points = decode_landm(landmarks[chosen], anchors, variances).view(-1, 5, 2) * scale
+        corners = decode(boxes[chosen], anchors, variances).view(-1, 2, 2) * scale
+        finite = corners.isfinite().all(2).all(1) & points.isfinite().all(2).all(1)
+        keep = nms(corners[finite].flatten(1), scores[finite], NMS_THRESHOLD)
+        rows = torch.cat([corners[finite].flatten(1), points[finite].flatten(1), scores[finite, None]], 1)[keep]
+        table = rows.cpu().numpy()
+        faces = [Face(row[:4].copy(), row[4:14].reshape(5, 2).copy(), float(row[14])) for row in table]
+        return limit_faces(faces, min_face=self.min_face, max_faces=self.max_faces)
+
+    def _anchors_for(self, height: int, width: int) -> Tensor:
+        """Return facexlib's prior boxes for a picture size, relative to it; the last few sizes are kept."""
+        anchors = self._anchors.pop((height, width), None)
+        if anchors is None:
+            anchors = PriorBox(self._network.cfg, image_size=(height, width)).forward().to(self.device)
+        self._anchors[(height, width)] = anchors
+        if len(self._anchors) > 4:
+            del self._anchors[next(iter(self._anchors))]
+        return anchors
+
+
+def limit_faces(faces: Sequence[Face], *, min_face: float = 0.0, max_faces: int = 0) -> list[Face]:
+    """Drop faces whose longer side is under min_face pixels, then keep the max_faces largest (0: all), in order."""
+    kept = [face for face in faces if face.size >= min_face]
+    if 0 < max_faces < len(kept):
+        largest = sorted(range(len(kept)), key=lambda i: -kept[i].size)[:max_faces]
+        kept = [kept[i] for i in sorted(largest)]
+    return kept
+
+
+def rescale_faces(faces: Sequence[Face], source: tuple[int, int], target: tuple[int, int]) -> list[Face]:
+    """Map faces found in a resized copy to the pixels of the original.
+
+    source: (width, height) of the copy; target: that of the original. Keeps pixel centres: x -> (x + 0.5) * s - 0.5.
+    """
+    scale = np.array([target[0] / source[0], target[1] / source[1]])
+
+    def moved(points: Float) -> Float:
+        return np.asarray((points.reshape(-1, 2) + 0.5) * scale - 0.5, np.float32)
+
+    return [Face(moved(face.box).reshape(4), moved(face.landmarks), face.score) for face in faces]
+
+
+def load_detector(
+    name_or_path: str | Path = "auto",
+    *,
+    device: str | torch.device = "auto",
+    threshold: float = 0.6,
+    weights_dir: str | Path | None = None,
+) -> RetinaFaceDetector:
+    """Load a face detector: a name such as retinaface_resnet50, a weights file, or `auto` for the best one present.
+
+    The architecture is read from the state dict. Raises WeightsError if the weights are missing, damaged or of
+    another kind, DeviceError if the device isn't there.
+    """
+    network = load_network(Path(name_or_path))
+    return RetinaFaceDetector(network, device=device, threshold=threshold)
+
+
+def load_network(path: Path) -> RetinaFace:
+    """Build facexlib's RetinaFace on the CPU from a state dict file, reading the architecture from its keys.
+
+    Raises WeightsError, which names the file, if it is missing, unsafe, damaged or something else.
+    """
+    state = read_state_dict(path)
+    names = [name for key, name in _KNOWN_BY.items() if key in state]
+    if not names:
+        raise WeightsError(f"{path.name}: not a RetinaFace (resnet50 or mobile0.25) state dict")
+    network = build_network(names[0])
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[1].strip()[:100]
+        raise WeightsError(f"{path.name}: not a complete RetinaFace {names[0]} ({detail})") from error
+    return network
+
+
+def build_network(name: str) -> RetinaFace:
+    """Build facexlib's RetinaFace `resnet50` or `mobile0.25` on the CPU, with random weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # facexlib calls torchvision by an argument name that it deprecates
+        return RetinaFace(network_name=name, device=torch.device("cpu"))
+
+
+def _as_rgb(image: Image) -> Image:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+        raise ValueError(f"a picture must be uint8 (H, W, 3) or gray, got {image.dtype} {image.shape}")
+    if image.ndim == 3 and image.shape[2] == 3:
+        return image
+    return np.ascontiguousarray(np.broadcast_to(image.reshape(*image.shape[:2], 1), (*image.shape[:2], 3)))
+
+
+def _fold_batch_norm(module: nn.Module) -> None:
+    """Fold each batch normalisation registered after a convolution into it: the same function, fewer memory passes."""
+    children = list(module.named_children())
+    for _, child in children:
+        _fold_batch_norm(child)
+    for (name, convolution), (norm_name, norm) in pairwise(children):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+            setattr(module, norm_name, nn.Identity())
