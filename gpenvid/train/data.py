@@ -6,56 +6,29 @@ A pack is one `.npy` file: RGB uint8, (N, S, S, 3), faces aligned to FFHQ's temp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
+from gpenvid.errors import MediaError, OptionsError
+from gpenvid.faces.align import crop, fit_similarity
 from gpenvid.train.degradations import degrade, gray
+from gpenvid.train.options import PrepareOptions
 from gpenvid.train.sheets import held_out, load_tiles, read_picture
-from gpenvid.types import Float, Image
+from gpenvid.types import Face, Float, Image
 
-FFHQ_TEMPLATE = (
-    np.array(
-        [
-            [192.98138, 239.94708],
-            [318.90277, 240.1936],
-            [256.63416, 314.01935],
-            [201.26117, 371.41043],
-            [313.08905, 371.15118],
-        ],
-        np.float32,
-    )
-    / 512
-)
-"""Eyes, nose and mouth corners in units of the crop's side (facexlib)."""
-
-
-def similarity(source: Float, target: Float) -> NDArray[np.float64]:
-    """The 2 x 3 matrix of the rotation, scale and shift that best (least squares) takes `source` to `target`, (K, 2)."""
-    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
-    energy = float((a**2).sum())
-    c = float((a * b).sum()) / energy
-    s = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / energy
-    linear = np.array([[c, -s], [s, c]])
-    return np.column_stack([linear, target.mean(axis=0) - linear @ source.mean(axis=0)])
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def aligned_crop(image: Image, landmarks: Float, size: int) -> Image:
-    """Cut the face of `landmarks` (5, 2) out of `image`, aligned to FFHQ's template, (size, size, 3).
-
-    The crop is sampled at the picture's own resolution and then averaged down, so that nothing aliases.
-    """
-    native = 1 / float(np.hypot(*similarity(landmarks, FFHQ_TEMPLATE)[:, 0]))
-    factor = max(1, int(np.ceil(native / size)))
-    side = factor * size
-    matrix = similarity(landmarks, FFHQ_TEMPLATE * side - 0.5)
-    crop = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    """Cut the face of `landmarks` (5, 2) out of `image`, aligned to FFHQ's template, (size, size, 3)."""
+    return crop(image, fit_similarity(landmarks, size), size)
 
 
 def pack_sheets(root: str | Path, size: int, *, held: bool, least_side: float = 0) -> Image:
@@ -74,6 +47,69 @@ def pack_sheets(root: str | Path, size: int, *, held: bool, least_side: float = 
     return np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)
 
 
+class FaceFinder(Protocol):
+    """What finds the faces of photographs: any of `gpenvid.faces.detect`."""
+
+    def detect(self, images: Sequence[Image]) -> list[list[Face]]:
+        """The faces of each picture."""
+        ...
+
+
+def sharpness(image: Image) -> float:
+    """Variance of the luma's Laplacian: a few units for a blurred crop, hundreds for a sharp one."""
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
+
+
+def pack_photographs(folder: str | Path, detector: FaceFinder, options: PrepareOptions) -> tuple[Image, Counter[str]]:
+    """All fit faces of the photographs below `folder`, (N, S, S, 3), in the order of their paths; and what was counted.
+
+    Counted: "kept", and left out as "small", "blurred", or with their whole file as "unreadable" or "faceless".
+    Raises MediaError if there is no picture at all.
+    """
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES)
+    if not paths:
+        raise MediaError(f"{folder}: no pictures ({', '.join(PICTURES)})")
+    counts: Counter[str] = Counter()
+    crops = []
+    for path in paths:
+        try:
+            picture = read_picture(path)
+        except MediaError:
+            counts["unreadable"] += 1
+            continue
+        faces = detector.detect([picture])[0]
+        counts["faceless"] += not faces
+        for face in faces:
+            matrix = fit_similarity(face.landmarks, options.size)
+            if 1 / np.hypot(*matrix[:, 0]) < options.least_side:
+                counts["small"] += 1
+                continue
+            crops.append(crop(picture, matrix, options.size))
+            if sharpness(crops[-1]) < options.least_sharpness:
+                crops.pop()
+                counts["blurred"] += 1
+    counts["kept"] = len(crops)
+    return np.stack(crops) if crops else np.empty((0, options.size, options.size, 3), np.uint8), counts
+
+
+def load_faces(path: str | Path, size: int) -> Image:
+    """The faces to train on, (N, size, size, 3): of a pack, or of a folder of sheets without those held out.
+
+    Raises MediaError if the path is neither, OptionsError if a pack is empty or of another size.
+    """
+    path = Path(path)
+    if path.is_dir():
+        faces = pack_sheets(path, size, held=False, least_side=size)
+    else:
+        try:
+            faces = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{path}: not a pack of faces ({error}); make one with `gpenvid train prepare`") from error
+    if faces.dtype != np.uint8 or faces.shape[1:] != (size, size, 3) or not len(faces):
+        raise OptionsError(f"--data {path}: holds {faces.dtype} {faces.shape}, needs uint8 (N, {size}, {size}, 3)")
+    return faces
+
+
 def _jitter(rng: np.random.Generator, image: Image) -> Image:
     """Light of another room: gain and gamma within 10 %, balance within 4 %."""
     gain = rng.uniform(0.9, 1.1) * rng.uniform(0.96, 1.04, 3)
@@ -82,7 +118,9 @@ def _jitter(rng: np.random.Generator, image: Image) -> Image:
     return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=2)
 
 
-def make_pair(faces: Image, seed: int, number: int, *, clean: float = 0.1, gray_share: float = 0.1) -> tuple[Image, Image]:
+def make_pair(
+    faces: Image, seed: int, number: int, *, clean: float = 0.1, gray_share: float = 0.1
+) -> tuple[Image, Image]:
     """Pair `number` of the run with `seed`: (bad, good), RGB uint8 (S, S, 3).
 
     Each pass over `faces` has its own shuffled order. Half are mirrored, all have jittered light, a share of `clean`
@@ -97,7 +135,7 @@ def make_pair(faces: Image, seed: int, number: int, *, clean: float = 0.1, gray_
     good = _jitter(rng, good)
     if rng.random() < gray_share:
         good = gray(rng, good, 1)
-    strength = 0.0 if rng.random() < clean else float(rng.uniform(0.05, 1))
+    strength = 0.0 if rng.random() < clean else float(rng.uniform(0.05, 0.9))
     return degrade(rng, good, strength), good
 
 

@@ -5,13 +5,14 @@ its docstring says otherwise; all chance comes from `rng`, so one seed gives one
 range from which the operation's parameters are drawn; at 0 it does next to nothing. Lengths scale with the picture's
 shorter side, so that a strength means the same at 128 and at 512 pixels.
 
-The chains put operations together: `classic` as GPEN was trained (Yang et al. 2021), `second_order` shuffled and applied
-twice as in BSRGAN (Zhang et al. 2021), `video` and `film` for what moving pictures suffer.
+The chains put operations together: `classic` as GPEN was trained (Yang et al. 2021), `second_order` shuffled and
+applied twice as in BSRGAN (Zhang et al. 2021), `video` and `film` for what moving pictures suffer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,18 +29,18 @@ STRENGTHS = {"mild": 0.2, "middle": 0.5, "strong": 0.8}
 _INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 
 
-def _to_uint8(values: NDArray[np.floating]) -> Image:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _to_uint8(values: Any) -> Image:
+    return np.asarray(np.clip(np.rint(values), 0, 255), dtype=np.uint8)
 
 
 def _side(image: Image) -> int:
-    return min(image.shape[:2])
+    return int(min(image.shape[:2]))
 
 
 def blur(rng: np.random.Generator, image: Image, strength: float) -> Image:
-    """Gaussian defocus, isotropic or (half the time) anisotropic; sigma 0.1 to 10 px at 512 px and strength 1."""
+    """Gaussian defocus, isotropic or (half the time) anisotropic; sigma 0.1 to 8 px at 512 px and strength 1."""
     unit = _side(image) / 512
-    sigma = rng.uniform(0.1, 1 + 9 * strength) * unit
+    sigma = rng.uniform(0.1, 1 + 7 * strength) * unit
     across = sigma * (rng.uniform(0.3, 1) if rng.random() < 0.5 else 1)
     return _filter(image, _gaussian_kernel(sigma, across, rng.uniform(0, np.pi)))
 
@@ -51,7 +52,7 @@ def _gaussian_kernel(sigma: float, across: float, angle: float) -> NDArray[np.fl
     u = x * np.cos(angle) + y * np.sin(angle)
     v = -x * np.sin(angle) + y * np.cos(angle)
     kernel = np.exp(-0.5 * ((u / max(sigma, 0.05)) ** 2 + (v / max(across, 0.05)) ** 2))
-    return (kernel / kernel.sum()).astype(np.float32)
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 def _filter(image: Image, kernel: NDArray[np.float32]) -> Image:
@@ -76,8 +77,8 @@ def motion_blur(rng: np.random.Generator, image: Image, strength: float) -> Imag
 
 
 def downsample(rng: np.random.Generator, image: Image, strength: float) -> Image:
-    """Shrink by 3 to 6 (at strength 1; 1 + 2s to 1 + 5s); the result is smaller. `restore_size` brings it back."""
-    factor = rng.uniform(1 + 2 * strength, 1 + 5 * strength)
+    """Shrink by 2.5 to 5 (at strength 1; 1 + 1.5s to 1 + 4s); the result is smaller. `restore_size` brings it back."""
+    factor = rng.uniform(1 + 1.5 * strength, 1 + 4 * strength)
     height, width = image.shape[:2]
     size = (max(8, round(width / factor)), max(8, round(height / factor)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -92,8 +93,8 @@ def restore_size(rng: np.random.Generator, image: Image, size: tuple[int, int]) 
 
 
 def gaussian_noise(rng: np.random.Generator, image: Image, strength: float) -> Image:
-    """White noise of standard deviation 0 to 20 (at strength 1) of 255; per channel, or common to all three."""
-    sigma = rng.uniform(0, 20 * strength)
+    """White noise of standard deviation 4 to 30 (at strength 1) of 255; per channel, or common to all three."""
+    sigma = rng.uniform(4 * strength, 30 * strength)
     shape = image.shape if rng.random() < 0.6 else (*image.shape[:2], 1)
     return _to_uint8(image + rng.normal(0, sigma, shape) if sigma > 0 else image.astype(np.float32))
 
@@ -101,9 +102,9 @@ def gaussian_noise(rng: np.random.Generator, image: Image, strength: float) -> I
 def sensor_noise(rng: np.random.Generator, image: Image, strength: float) -> Image:
     """Low light: photon noise growing with the square root of the signal, read noise, and blotchy chroma noise.
 
-    At strength 1 the gain is up to 2 levels per electron and the read noise up to 8 levels.
+    At strength 1 the gain is up to 2.5 levels per electron and the read noise up to 8 levels.
     """
-    gain, read = rng.uniform(0, 2 * strength), rng.uniform(0, 8 * strength)
+    gain, read = rng.uniform(0.4 * strength, 2.5 * strength), rng.uniform(2 * strength, 8 * strength)
     signal = image.astype(np.float32)
     sigma = np.sqrt(gain * signal + read**2)
     noise = rng.normal(0, 1, image.shape) * sigma
@@ -116,7 +117,7 @@ def jpeg(rng: np.random.Generator, image: Image, strength: float) -> Image:
     """JPEG of quality 95 down to 20 (at strength 1)."""
     quality = round(rng.uniform(95 - 75 * strength, 95))
     _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1])
 
 
 def _moving(rng: np.random.Generator, image: Image, count: int) -> list[Image]:
@@ -126,7 +127,8 @@ def _moving(rng: np.random.Generator, image: Image, count: int) -> list[Image]:
     for step in range(count - 1, 0, -1):
         matrix = np.array([[1, 0, velocity[0] * step], [0, 1, velocity[1] * step]], np.float32)
         size = (image.shape[1], image.shape[0])
-        pictures.append(cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REFLECT_101))
+        moved = cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REFLECT_101)
+        pictures.append(np.asarray(moved, dtype=np.uint8))
     return [*pictures, image]
 
 
@@ -138,7 +140,9 @@ def _codec(name: str) -> Op:
 
     op.__name__ = name
     low, high = CODECS[name].quality
-    op.__doc__ = f"Encode a short pan with {name} at quantiser {low} to {high} (at strength 1); the last picture, decoded."
+    op.__doc__ = (
+        f"Encode a short pan with {name} at quantiser {low} to {high} (at strength 1); the last picture, decoded."
+    )
     return op
 
 
@@ -150,7 +154,7 @@ def interlacing(rng: np.random.Generator, image: Image, strength: float) -> Imag
     shift = rng.uniform(-0.03, 0.03) * strength * _side(image)
     matrix = np.array([[1, 0, shift], [0, 1, 0]], np.float32)
     other = cv2.warpAffine(image, matrix, (image.shape[1], image.shape[0]), borderMode=cv2.BORDER_REFLECT_101)
-    woven = image.copy()
+    woven: Image = image.copy()
     parity = int(rng.integers(2))
     woven[parity::2] = other[parity::2]
     return woven
@@ -158,9 +162,9 @@ def interlacing(rng: np.random.Generator, image: Image, strength: float) -> Imag
 
 def film_grain(rng: np.random.Generator, image: Image, strength: float) -> Image:
     """Luma grain of 1 to 2 pixels, strongest in the midtones; standard deviation up to 25 of 255."""
-    grain = rng.normal(0, 1, image.shape[:2]).astype(np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.3, 0.9))
-    grain *= rng.uniform(0, 25 * strength) / max(float(grain.std()), 1e-6)
+    white = rng.normal(0, 1, image.shape[:2]).astype(np.float32)
+    grain = np.asarray(cv2.GaussianBlur(white, (0, 0), rng.uniform(0.3, 0.9)), dtype=np.float32)
+    grain *= rng.uniform(5 * strength, 25 * strength) / max(float(grain.std()), 1e-6)
     luma = image.mean(axis=2) / 255
     return _to_uint8(image + (grain * (0.4 + 2.4 * luma * (1 - luma)))[..., None])
 
@@ -194,7 +198,7 @@ def chroma_subsampling(rng: np.random.Generator, image: Image, strength: float) 
 
 def gray(rng: np.random.Generator, image: Image, strength: float) -> Image:
     """Black and white (ITU-R BT.601 luma in all three channels); no chance in it, and no strength."""
-    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), dtype=np.uint8)
 
 
 def faded_colour(rng: np.random.Generator, image: Image, strength: float) -> Image:
@@ -278,10 +282,11 @@ CHAINS: dict[str, Op] = {"classic": classic, "second_order": second_order, "vide
 def degrade(rng: np.random.Generator, image: Image, strength: float, chain: str | None = None) -> Image:
     """One picture made worse by `chain`, or by one of CHAINS drawn by chance. Same shape; contiguous.
 
-    image: RGB uint8 (H, W, 3). strength in [0, 1]; 0 returns the picture unchanged. Raises KeyError for an unknown chain.
+    image: RGB uint8 (H, W, 3). strength in [0, 1]; 0 returns the picture unchanged.
+    Raises KeyError for an unknown chain.
     """
     if strength <= 0:
-        return image.copy()
+        return np.array(image)
     names = list(CHAINS)
     name = chain or names[int(rng.integers(len(names)))]
-    return np.ascontiguousarray(CHAINS[name](rng, image, strength))
+    return np.ascontiguousarray(CHAINS[name](rng, image, strength), dtype=np.uint8)

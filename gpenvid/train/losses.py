@@ -84,3 +84,25 @@ def content_loss(x: Tensor, truth: Tensor, weights: ContentWeights) -> Tensor:
     if weights.similarity:
         total = total + weights.similarity * gradient_similarity_loss(x, truth)
     return total
+
+
+def generator_gan_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating: softplus(-D(fake)) (Goodfellow et al. 2014)."""
+    return F.softplus(-fake_logits).mean()
+
+
+def discriminator_gan_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Logistic: softplus(-D(real)) + softplus(D(fake))."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
+    """Mean squared norm of the gradient of D at real pictures (Mescheder et al. 2018); `real` requires grad."""
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def feature_matching_loss(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Mean absolute difference of the discriminator's features, averaged over its blocks; `real` is a constant."""
+    errors = [(a - b.detach()).abs().mean() for a, b in zip(fake, real, strict=True)]
+    return torch.stack(errors).mean()
