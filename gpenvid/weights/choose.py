@@ -65,8 +65,10 @@ def _best(kind: Kind, weights_dir: Path | None) -> Weights:
         found = status(known.name, weights_dir=weights_dir)
         if found.state == "verified":
             return _weights(found)
-        if found.state != "missing":
-            log.warning("%s: %s, passed over; see `gpenvid weights verify %s`", found.path, found.state, known.name)
+        if found.state == "damaged":
+            log.warning("%s: damaged, passed over; see `gpenvid weights verify %s`", found.path, known.name)
+        if found.state == "unverified":
+            log.warning("%s: unverified, passed over; `gpenvid weights fetch %s` accepts it", found.path, known.name)
     folders = ", ".join(str(folder) for folder in search_path(weights_dir))
     first = entries(kind)[0].name
     raise WeightsError(f"no {kind} in {folders}; run `gpenvid weights fetch {first}`, or name a file")

@@ -55,29 +55,37 @@ def is_offline(offline: bool | None = None) -> bool:
 def fetch(
     name: str, *, weights_dir: Path | None = None, offline: bool | None = None, progress: bool | None = None
 ) -> Path:
-    """Make sure that an entry's file is here, verified; download it if it isn't.
+    """Make sure that an entry's file is here and its sha256 is known; download it if it isn't here.
 
     It goes into `weights_dir` or the user's cache. `progress`: a bar on standard error; None: if that is a terminal.
-    Where nobody published a sha256, the first download's is recorded in `weights.lock` beside the file.
-    Raises WeightsError: offline, no mirror has it, damaged, disk full.
+    Where nobody published a sha256, that of the first download, or of a file put here by hand, is recorded in
+    `weights.lock` beside it. Returns the file. Raises WeightsError: offline, no mirror has it, damaged, disk full.
     """
     known = entry(name)
-    present = files.status(name, weights_dir=weights_dir)
-    if known.ships or is_offline(offline) or present.state == "verified":
-        return files.verify(name, weights_dir=weights_dir).path or Path()
-    if present.path is not None and present.path.parent != (weights_dir or files.cache_dir()):
-        files.verify(name, weights_dir=weights_dir)
-        return present.path
     folder = weights_dir or files.cache_dir()
-    target = folder / known.filename
-    log.warning("%s: %s", known.name, known.note)
+    present = files.status(name, weights_dir=weights_dir)
+    here = present.path is None or present.path.parent == folder
+    if (
+        known.ships
+        or present.state == "verified"
+        or (present.state == "damaged" and not here)
+        or (present.path is None and is_offline(offline))
+    ):
+        found = files.verify(name, weights_dir=weights_dir).path
+        assert found is not None
+        return found
     try:
+        if present.path is not None and present.state == "unverified":
+            _record(present.path, files.sha256_of(present.path), "put here by hand")
+            return present.path
+        target = folder / known.filename
+        log.warning("%s: %s", known.name, known.note)
         folder.mkdir(parents=True, exist_ok=True)
         _from_mirrors(known, target, files.expected_sha256(known, folder), progress)
+    except WeightsError:
+        raise
     except OSError as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{target}: {error.strerror or error}") from None
+        raise WeightsError(f"{error.filename or folder}: {error.strerror or error}") from None
     return target
 
 
@@ -144,6 +152,8 @@ def _download(url: str, part: Path, known: Entry, progress: bool | None) -> None
 def _connect(url: str, part: Path, known: Entry, progress: bool | None) -> bool:
     """One connection, appended to `part`. Returns whether the file is whole now."""
     have = part.stat().st_size if part.exists() else 0
+    if have and have == known.bytes:
+        return True
     request = urllib.request.Request(url, headers={"User-Agent": "gpenvid", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -183,7 +193,7 @@ def _read_headers(status: int, headers: Mapping[str, str]) -> _Reply:
 
 def _copy(response: IO[bytes], file: IO[bytes], bar: tqdm[NoReturn], limit: int | None) -> None:
     copied = 0
-    while block := response.read(BLOCK):
+    while block := _receive(response):
         copied += len(block)
         if limit is not None and copied > limit:
             raise _MirrorError(f"sends more than the {limit} bytes expected")
@@ -191,12 +201,19 @@ def _copy(response: IO[bytes], file: IO[bytes], bar: tqdm[NoReturn], limit: int 
         bar.update(len(block))
 
 
-def _record(target: Path, sha256: str, url: str) -> None:
+def _receive(response: IO[bytes]) -> bytes:
+    try:
+        return response.read(BLOCK)
+    except OSError as error:  # told apart from an error of the disk
+        raise ConnectionError(str(error)) from None
+
+
+def _record(path: Path, sha256: str, source: str) -> None:
     """Write down what a file without published checksum was when it first came."""
-    lock = target.with_name(files.LOCK)
+    lock = path.with_name(files.LOCK)
     content = json.loads(lock.read_text(encoding="utf-8")) if lock.exists() else {}
-    content[target.name] = {"sha256": sha256, "url": url}
+    content[path.name] = {"sha256": sha256, "source": source}
     draft = lock.with_name(lock.name + ".part")
     draft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     draft.replace(lock)
-    log.warning("%s: nobody published its sha256; recorded %s in %s", target.name, sha256[:12], lock)
+    log.warning("%s: nobody published its sha256; recorded %s in %s", path.name, sha256[:12], lock)

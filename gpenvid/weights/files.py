@@ -142,6 +142,6 @@ def _missing(known: Entry, weights_dir: Path | None) -> str:
             f"{known.name}: {known.filename} should come with gpenvid but isn't in {shipped('weights')}; install again"
         )
     return (
-        f"{known.name}: {known.filename} isn't here and downloading is off; "
-        f"download {known.urls[0]} and put it into {folder} as {known.filename}"
+        f"{known.name}: {known.filename} isn't here; run `gpenvid weights fetch {known.name}`, or download "
+        f"{' or '.join(known.urls)} and put it into {folder} as {known.filename}"
     )
