@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from gpenvid.gpen.restorer import (
     load_restorer,
     to_network,
 )
+from gpenvid.options import RestorerOptions
 
 SMALL = Architecture(size=32, channel_multiplier=1, narrow=0.0625, n_mlp=2, style_dim=24)
 
@@ -233,3 +235,22 @@ def test_cuda_in_half_precision_gives_nearly_the_same_pixels(weights_file: Path)
     restorer = load_restorer(weights_file, device="cuda")
     assert restorer.precision == "fp16"
     assert np.abs(restorer.restore(faces(4)) - exact).max() <= 2
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:1"])
+def test_options_accept_every_device(device: str) -> None:
+    assert RestorerOptions(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "--device gpu: must be auto, cpu, cuda, cuda:N or mps"),
+        ({"precision": "fp8"}, "--precision fp8: must be auto, fp32, fp16 or bf16"),
+        ({"batch": 0}, "--batch 0: must be 1 or more"),
+    ],
+)
+def test_options_refuse_nonsense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionsError) as caught:
+        RestorerOptions(**options)
+    assert str(caught.value) == message

@@ -360,6 +360,24 @@ class TestFetch:
         put(elsewhere, "big.pth", b"damaged")
         self.fetch(monkeypatch, served(site, "/plain"), elsewhere)
 
+    def test_offline_a_damaged_file_stays(self, site: Site, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        register(monkeypatch, served(site, "/plain"))
+        put(elsewhere, "big.pth", b"damaged")
+        assert "delete it and run" in refusal(weights.fetch, "big", offline=True)
+        assert site.asked == []
+
+    def test_whoever_comes_second_waits_for_the_first(
+        self, site: Site, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        register(monkeypatch, served(site, "/plain"))
+        threads = [threading.Thread(target=weights.fetch, args=("big",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert weights.verify("big").state == "verified"
+        assert site.asked == [("/plain", None)]
+
     def test_a_folder_that_cannot_be_made_is_told(
         self, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -31,7 +31,7 @@ def resolve(
     name_or_path: str | os.PathLike[str],
     kind: Kind,
     *,
-    weights_dir: Path | None = None,
+    weights_dir: str | Path | None = None,
     offline: bool | None = None,
 ) -> Weights:
     """The file to load for what a user asked for.
@@ -60,7 +60,7 @@ def _weights(found: Status) -> Weights:
     return Weights(name=found.entry.name, path=found.path, sha256=found.sha256, verified=found.state == "verified")
 
 
-def _best(kind: Kind, weights_dir: Path | None) -> Weights:
+def _best(kind: Kind, weights_dir: str | Path | None) -> Weights:
     for known in entries(kind):
         found = status(known.name, weights_dir=weights_dir)
         if found.state == "verified":
@@ -74,7 +74,7 @@ def _best(kind: Kind, weights_dir: Path | None) -> Weights:
     raise WeightsError(f"no {kind} in {folders}; run `gpenvid weights fetch {first}`, or name a file")
 
 
-def _own_file(name: str, kind: Kind, weights_dir: Path | None) -> Weights:
+def _own_file(name: str, kind: Kind, weights_dir: str | Path | None) -> Weights:
     path = Path(name)
     if not path.is_file() and path.name == name:
         names = [name] if path.suffix in SUFFIXES else [name + suffix for suffix in SUFFIXES]

@@ -10,7 +10,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
@@ -20,6 +21,11 @@ from tqdm import tqdm
 from gpenvid.errors import WeightsError
 from gpenvid.weights import files
 from gpenvid.weights.registry import Entry, entry
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as cut."""
@@ -53,7 +59,7 @@ def is_offline(offline: bool | None = None) -> bool:
 
 
 def fetch(
-    name: str, *, weights_dir: Path | None = None, offline: bool | None = None, progress: bool | None = None
+    name: str, *, weights_dir: str | Path | None = None, offline: bool | None = None, progress: bool | None = None
 ) -> Path:
     """Make sure that an entry's file is here and its sha256 is known; download it if it isn't here.
 
@@ -62,31 +68,41 @@ def fetch(
     `weights.lock` beside it. Returns the file. Raises WeightsError: offline, no mirror has it, damaged, disk full.
     """
     known = entry(name)
-    folder = weights_dir or files.cache_dir()
+    folder = files.download_dir(weights_dir)
     present = files.status(name, weights_dir=weights_dir)
-    here = present.path is None or present.path.parent == folder
-    if (
-        known.ships
-        or present.state == "verified"
-        or (present.state == "damaged" and not here)
-        or (present.path is None and is_offline(offline))
-    ):
-        found = files.verify(name, weights_dir=weights_dir).path
-        assert found is not None
-        return found
+    elsewhere = present.path is not None and present.path.parent != folder
     try:
-        if present.path is not None and present.state == "unverified":
+        if present.path is not None and present.state == "unverified" and not known.ships:
             _record(present.path, files.sha256_of(present.path), "put here by hand")
             return present.path
-        target = folder / known.filename
-        log.warning("%s: %s", known.name, known.note)
-        folder.mkdir(parents=True, exist_ok=True)
-        _from_mirrors(known, target, files.expected_sha256(known, folder), progress)
+        if not (known.ships or elsewhere or present.state == "verified" or is_offline(offline)):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder):
+                if files.status(name, weights_dir=weights_dir).state != "verified":
+                    log.warning("%s: %s", known.name, known.note)
+                    _from_mirrors(known, folder / known.filename, files.expected_sha256(known, folder), progress)
     except WeightsError:
         raise
     except OSError as error:
         raise WeightsError(f"{error.filename or folder}: {error.strerror or error}") from None
-    return target
+    found = files.verify(name, weights_dir=weights_dir).path
+    assert found is not None
+    return found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process downloads into the folder, where the system can tell."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems can't lock; the checksum still guards
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _from_mirrors(known: Entry, target: Path, sha256: str | None, progress: bool | None) -> None:

@@ -46,14 +46,19 @@ def cache_dir() -> Path:
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "gpenvid" / "weights"
 
 
-def search_path(weights_dir: Path | None = None) -> list[Path]:
+def search_path(weights_dir: str | Path | None = None) -> list[Path]:
     """The folders that are searched, in order: the given one, those in $GPENVID_WEIGHTS, the shipped, the cache."""
-    given = [weights_dir] if weights_dir else []
+    given = [Path(weights_dir)] if weights_dir else []
     named = [Path(name) for name in os.environ.get("GPENVID_WEIGHTS", "").split(os.pathsep) if name]
     return [*given, *named, shipped("weights"), cache_dir()]
 
 
-def find(name: str, *, weights_dir: Path | None = None) -> Path | None:
+def download_dir(weights_dir: str | Path | None = None) -> Path:
+    """The folder that downloads go into: the given one, or the cache."""
+    return Path(weights_dir) if weights_dir else cache_dir()
+
+
+def find(name: str, *, weights_dir: str | Path | None = None) -> Path | None:
     """The first file on the search path that has the entry's file name; not verified. None if there is none."""
     filename = entry(name).filename
     return next((folder / filename for folder in search_path(weights_dir) if (folder / filename).is_file()), None)
@@ -110,7 +115,7 @@ def read_lock(folder: Path) -> dict[str, str]:
         raise WeightsError(f"{path}: damaged; delete it, and the next download records its sha256 anew") from None
 
 
-def status(name: str, *, weights_dir: Path | None = None) -> Status:
+def status(name: str, *, weights_dir: str | Path | None = None) -> Status:
     """Find and hash one entry's file. Never touches the network."""
     known = entry(name)
     path = find(name, weights_dir=weights_dir)
@@ -121,7 +126,7 @@ def status(name: str, *, weights_dir: Path | None = None) -> Status:
     return Status(entry=known, state=state, path=path, sha256=got)
 
 
-def verify(name: str, *, weights_dir: Path | None = None) -> Status:
+def verify(name: str, *, weights_dir: str | Path | None = None) -> Status:
     """Like `status`, but raises WeightsError with the remedy if the file is missing or damaged."""
     found = status(name, weights_dir=weights_dir)
     if found.path is None:
@@ -135,8 +140,8 @@ def verify(name: str, *, weights_dir: Path | None = None) -> Status:
     return found
 
 
-def _missing(known: Entry, weights_dir: Path | None) -> str:
-    folder = weights_dir or cache_dir()
+def _missing(known: Entry, weights_dir: str | Path | None) -> str:
+    folder = download_dir(weights_dir)
     if known.ships:
         return (
             f"{known.name}: {known.filename} should come with gpenvid but isn't in {shipped('weights')}; install again"
