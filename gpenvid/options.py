@@ -6,6 +6,7 @@ dashes unless `flags` says otherwise.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,14 @@ class TrackerOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsOptions:
+    """Where weights come from."""
+
+    weights_dir: str | None = option(None, "folder that is searched first and downloaded into", metavar="DIR")
+    offline: bool = option(False, "never download; $GPENVID_OFFLINE does the same")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RestorerOptions:
     """Which network restores the faces, and on what."""
 
@@ -82,6 +91,12 @@ class RestorerOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
+        _require(
+            re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
+            "device",
+            self.device,
+            "auto, cpu, cuda, cuda:N or mps",
+        )
         _require(
             self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision, "auto, fp32, fp16 or bf16"
         )

@@ -82,7 +82,8 @@ def match(
     box_targets, mark_targets = np.zeros((len(prior), 4), np.float32), np.zeros((len(prior), 10), np.float32)
     if not len(boxes):
         return labels, box_targets, mark_targets
-    shared = _overlaps(prior, boxes)
+    corners = np.concatenate([prior[:, :2] - prior[:, 2:] / 2, prior[:, :2] + prior[:, 2:] / 2], 1)
+    shared = overlaps(corners, boxes)
     longer = (boxes[:, 2:] - boxes[:, :2]).max(1)
     inside = ((prior[:, None, :2] >= boxes[:, :2]) & (prior[:, None, :2] <= boxes[:, 2:])).all(-1)
     hidden = (shared >= 0.2) | (inside & (prior[:, None, 2] <= 4 * longer))
@@ -122,12 +123,12 @@ def multibox_loss(
     return class_loss, box_loss, mark_loss
 
 
-def _overlaps(prior: Float, boxes: Float) -> Float:
-    """Intersection over union of anchors (A, 4, centre form) with boxes (n, 4, corner form): (A, n)."""
-    low, high = prior[:, None, :2] - prior[:, None, 2:] / 2, prior[:, None, :2] + prior[:, None, 2:] / 2
-    shared = np.clip(np.minimum(high, boxes[:, 2:]) - np.maximum(low, boxes[:, :2]), 0, None).prod(-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return np.asarray(shared / (prior[:, 2:].prod(-1)[:, None] + area - shared), np.float32)
+def overlaps(one: Float, two: Float) -> Float:
+    """Intersection over union of every box of `one` (n, 4) with every box of `two` (m, 4): (n, m)."""
+    sides = np.minimum(one[:, None, 2:], two[None, :, 2:]) - np.maximum(one[:, None, :2], two[None, :, :2])
+    shared = np.clip(sides, 0, None).prod(-1)
+    area_one, area_two = (one[:, 2:] - one[:, :2]).prod(-1), (two[:, 2:] - two[:, :2]).prod(-1)
+    return np.asarray(shared / np.maximum(area_one[:, None] + area_two[None] - shared, 1e-9), np.float32)
 
 
 def targets_of(batch: list[tuple[Float, Float, NDArray[np.bool_]]], size: int, prior: Float | None = None) -> Targets:

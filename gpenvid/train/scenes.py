@@ -79,19 +79,20 @@ def move_box(box: Float, matrix: NDArray[np.float64]) -> Float:
 
 def move_points(points: Float, matrix: NDArray[np.float64]) -> Float:
     """Carry landmarks (5, 2) through an affine map (2, 3); a mirroring map also swaps left and right."""
-    moved = (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    moved: Float = (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
     return moved[MIRROR] if np.linalg.det(matrix[:, :2]) < 0 else moved
 
 
 class Composer:
     """Makes scene after scene, each a pure function of the seed, its number and its size."""
 
-    def __init__(self, portraits: Sequence[Portrait], *, seed: int) -> None:
-        """Raises ValueError if no portrait has a face."""
+    def __init__(self, portraits: Sequence[Portrait], *, seed: int, clear: bool = False) -> None:
+        """With `clear`, nothing is degraded or covered. Raises ValueError if no portrait has a face."""
         self.portraits = [portrait for portrait in portraits if len(portrait.boxes)]
         if not self.portraits:
             raise ValueError("composing scenes needs at least one portrait with a face, got none")
         self.seed = seed
+        self.clear = clear
 
     def scene(self, number: int, size: int) -> Scene:
         """Compose scene `number`, size x size pixels."""
@@ -103,7 +104,8 @@ class Composer:
         wanted = np.exp(rng.uniform(np.log(8), np.log(min(0.92 * size, 400)), crowd))
         for target in -np.sort(-wanted):
             self._paste(rng, canvas, float(target), boxes, marks)
-        picture = weather(rng, np.clip(canvas, 0, 255).astype(np.uint8))
+        picture = np.clip(canvas, 0, 255).astype(np.uint8)
+        picture = picture if self.clear else weather(rng, picture)
         all_boxes = np.array(boxes, np.float32).reshape(-1, 4)
         all_marks = np.array(marks, np.float32).reshape(-1, 5, 2)
         seen = _visible_share(all_boxes, size)
@@ -143,7 +145,7 @@ class Composer:
         for box, points in zip(portrait.boxes, portrait.landmarks, strict=True):
             boxes.append(move_box(box, matrix))
             marks.append(move_points(points, matrix))
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 and not self.clear:
             _occlude(rng, canvas, boxes[-1])
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpenvid.errors import WeightsError
-from gpenvid.train.multibox import anchors, decode, normalise
+from gpenvid.train.multibox import anchors, decode, normalise, overlaps
 from gpenvid.train.scenes import Portrait, move_box, move_points
 from gpenvid.types import Float, Image
 
@@ -58,14 +58,6 @@ def find(network: Any, picture: Image, threshold: float) -> Found:
     return Found(rows[:, :4], rows[:, 5:].reshape(-1, 5, 2), rows[:, 4])
 
 
-def overlaps(one: Float, two: Float) -> Float:
-    """Intersection over union of every box of `one` (n, 4) with every box of `two` (m, 4): (n, m)."""
-    sides = np.minimum(one[:, None, 2:], two[None, :, 2:]) - np.maximum(one[:, None, :2], two[None, :, :2])
-    shared = np.clip(sides, 0, None).prod(-1)
-    area_one, area_two = (one[:, 2:] - one[:, :2]).prod(-1), (two[:, 2:] - two[:, :2]).prod(-1)
-    return np.asarray(shared / np.maximum(area_one[:, None] + area_two[None] - shared, 1e-9), np.float32)
-
-
 @torch.no_grad()
 def consensus(network: Any, portrait: Portrait, *, seed: int = 0) -> Portrait | None:
     """Label a portrait again: the median of the teacher's answers over VIEWS, each face on its own.
@@ -96,12 +88,12 @@ def consensus(network: Any, portrait: Portrait, *, seed: int = 0) -> Portrait | 
     return Portrait(portrait.picture, np.array(boxes, np.float32), np.array(landmarks, np.float32))
 
 
-def relabel(network: Any, portraits: Sequence[Portrait], cache: Path) -> list[Portrait]:
-    """Apply `consensus` to all portraits and keep the answer in the file `cache` (.npz), which is read next time.
+def relabel(network: Any, portraits: Sequence[Portrait], cache: Path | None) -> list[Portrait]:
+    """Apply `consensus` to all portraits; keep the answer in the file `cache` (.npz), if given, and read it next time.
 
     Portraits without a face or without consensus are left out.
     """
-    if cache.exists():
+    if cache is not None and cache.exists():
         with np.load(cache) as stored:
             marks = [(stored[f"b{i}"], stored[f"l{i}"]) for i in range(len(portraits))]
     else:
@@ -109,7 +101,8 @@ def relabel(network: Any, portraits: Sequence[Portrait], cache: Path) -> list[Po
         none = (np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32))
         marks = [none if one is None else (one.boxes, one.landmarks) for one in agreed]
         named = {f"b{i}": boxes for i, (boxes, _) in enumerate(marks)}
-        np.savez(cache, **named, **{f"l{i}": landmarks for i, (_, landmarks) in enumerate(marks)})
+        if cache is not None:
+            np.savez(cache, **named, **{f"l{i}": landmarks for i, (_, landmarks) in enumerate(marks)})
     pairs = zip(portraits, marks, strict=True)
     return [Portrait(portrait.picture, boxes, landmarks) for portrait, (boxes, landmarks) in pairs if len(boxes)]
 
