@@ -38,9 +38,9 @@ def _side(image: Image) -> int:
 
 
 def blur(rng: np.random.Generator, image: Image, strength: float) -> Image:
-    """Gaussian defocus, isotropic or (half the time) anisotropic; sigma 0.1 to 8 px at 512 px and strength 1."""
+    """Gaussian defocus, isotropic or (half the time) anisotropic; sigma 0.1 to 6 px at 512 px and strength 1."""
     unit = _side(image) / 512
-    sigma = rng.uniform(0.1, 1 + 7 * strength) * unit
+    sigma = rng.uniform(0.1, 1 + 5 * strength) * unit
     across = sigma * (rng.uniform(0.3, 1) if rng.random() < 0.5 else 1)
     return _filter(image, _gaussian_kernel(sigma, across, rng.uniform(0, np.pi)))
 
@@ -77,8 +77,8 @@ def motion_blur(rng: np.random.Generator, image: Image, strength: float) -> Imag
 
 
 def downsample(rng: np.random.Generator, image: Image, strength: float) -> Image:
-    """Shrink by 2.5 to 5 (at strength 1; 1 + 1.5s to 1 + 4s); the result is smaller. `restore_size` brings it back."""
-    factor = rng.uniform(1 + 1.5 * strength, 1 + 4 * strength)
+    """Shrink by 1.5 to 4 (at strength 1; 1 + s/2 to 1 + 3s); the result is smaller. `restore_size` brings it back."""
+    factor = rng.uniform(1 + 0.5 * strength, 1 + 3 * strength)
     height, width = image.shape[:2]
     size = (max(8, round(width / factor)), max(8, round(height / factor)))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -93,8 +93,8 @@ def restore_size(rng: np.random.Generator, image: Image, size: tuple[int, int]) 
 
 
 def gaussian_noise(rng: np.random.Generator, image: Image, strength: float) -> Image:
-    """White noise of standard deviation 4 to 30 (at strength 1) of 255; per channel, or common to all three."""
-    sigma = rng.uniform(4 * strength, 30 * strength)
+    """White noise of standard deviation 8 to 40 (at strength 1) of 255; per channel, or common to all three."""
+    sigma = rng.uniform(8 * strength, 40 * strength)
     shape = image.shape if rng.random() < 0.6 else (*image.shape[:2], 1)
     return _to_uint8(image + rng.normal(0, sigma, shape) if sigma > 0 else image.astype(np.float32))
 
@@ -102,9 +102,9 @@ def gaussian_noise(rng: np.random.Generator, image: Image, strength: float) -> I
 def sensor_noise(rng: np.random.Generator, image: Image, strength: float) -> Image:
     """Low light: photon noise growing with the square root of the signal, read noise, and blotchy chroma noise.
 
-    At strength 1 the gain is up to 2.5 levels per electron and the read noise up to 8 levels.
+    At strength 1 the gain is 1 to 4 levels per electron and the read noise 2 to 10 levels.
     """
-    gain, read = rng.uniform(0.4 * strength, 2.5 * strength), rng.uniform(2 * strength, 8 * strength)
+    gain, read = rng.uniform(strength, 4 * strength), rng.uniform(2 * strength, 10 * strength)
     signal = image.astype(np.float32)
     sigma = np.sqrt(gain * signal + read**2)
     noise = rng.normal(0, 1, image.shape) * sigma
@@ -161,10 +161,10 @@ def interlacing(rng: np.random.Generator, image: Image, strength: float) -> Imag
 
 
 def film_grain(rng: np.random.Generator, image: Image, strength: float) -> Image:
-    """Luma grain of 1 to 2 pixels, strongest in the midtones; standard deviation up to 25 of 255."""
+    """Luma grain of 1 to 2 pixels, strongest in the midtones; standard deviation 10 to 40 of 255 at strength 1."""
     white = rng.normal(0, 1, image.shape[:2]).astype(np.float32)
     grain = np.asarray(cv2.GaussianBlur(white, (0, 0), rng.uniform(0.3, 0.9)), dtype=np.float32)
-    grain *= rng.uniform(5 * strength, 25 * strength) / max(float(grain.std()), 1e-6)
+    grain *= rng.uniform(10 * strength, 40 * strength) / max(float(grain.std()), 1e-6)
     luma = image.mean(axis=2) / 255
     return _to_uint8(image + (grain * (0.4 + 2.4 * luma * (1 - luma)))[..., None])
 

@@ -154,11 +154,11 @@ class Trainer:
             if regularize:
                 real = good.detach().requires_grad_()
                 r1 = r1_penalty(discriminator(real), real) / len(batches)
-                penalty += float(r1)
+                penalty += r1.item()
                 # A lazy penalty stands for those of all the steps without one.
                 loss = loss + self.options.r1 / 2 * self.options.r1_every * r1
             loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss)
+            total += loss.item()
         self.processes.average_gradients(discriminator.parameters())
         self.critic_optimizer.step()
         return {"discriminator": total, "r1": penalty}
@@ -174,20 +174,20 @@ class Trainer:
             loss = fake.new_zeros(())
             if options.stage == "restorer":
                 loss = content_loss(fake, good, self.weights)
-                figures["content"] += float(loss) / len(batches)
+                figures["content"] += loss.item() / len(batches)
             if discriminator is not None:
                 features = discriminator.features(fake)
                 gan = generator_gan_loss(discriminator.head(features[-1]))
                 loss = loss + (options.adversarial or 1.0) * gan
-                figures["adversarial"] += float(gan) / len(batches)
+                figures["adversarial"] += gan.item() / len(batches)
                 if options.stage == "restorer" and options.feature_matching:
                     with torch.no_grad():
                         real = discriminator.features(good)
                     matching = feature_matching_loss(features, real)
                     loss = loss + options.adversarial * options.feature_matching * matching
-                    figures["matching"] += float(matching) / len(batches)
+                    figures["matching"] += matching.item() / len(batches)
             (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
-            figures["loss"] += float(loss) / len(batches)
+            figures["loss"] += loss.item() / len(batches)
         if discriminator is not None:
             discriminator.requires_grad_(True)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
