@@ -290,3 +290,25 @@ def degrade(rng: np.random.Generator, image: Image, strength: float, chain: str 
     names = list(CHAINS)
     name = chain or names[int(rng.integers(len(names)))]
     return np.ascontiguousarray(CHAINS[name](rng, image, strength), dtype=np.uint8)
+
+
+LABEL = 160
+"""Width in pixels of the names beside the rows of a preview."""
+
+
+def preview(pictures: list[Image], *, seed: int = 0, side: int = 128) -> Image:
+    """A contact sheet: a row per operation and chain, its name, a picture, and that picture at each of STRENGTHS.
+
+    pictures: RGB uint8, of which each row takes the next. Returns ((ops + chains) * side, LABEL + 4 * side, 3).
+    """
+    rows = []
+    for number, (name, op) in enumerate({**OPS, **CHAINS}.items()):
+        image = cv2.resize(pictures[number % len(pictures)], (side, side), interpolation=cv2.INTER_AREA)
+        label = np.full((side, LABEL, 3), 255, np.uint8)
+        cv2.putText(label, name, (4, side // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        shown = [np.asarray(image, dtype=np.uint8)]
+        for strength in STRENGTHS.values():
+            result = op(np.random.default_rng((seed, number)), shown[0], strength)
+            shown.append(np.asarray(cv2.resize(result, (side, side), interpolation=cv2.INTER_NEAREST), dtype=np.uint8))
+        rows.append(np.hstack([label, *shown]))
+    return np.vstack(rows)
