@@ -154,7 +154,7 @@ class Poses:
             believed = tired or abs(z[5] - expected[5]) < 0.15
         self._doubts[slot] = 0 if believed and whole else self._doubts[slot] + 1
         if not believed:
-            return False
+            return self._fall_back(slot, z, R, box)
         if jumps:
             leap = _Leap(self._taken, self.clock, self._now[:, slot, 0].copy())
             self._leaps.setdefault(slot, []).append(leap)
@@ -162,6 +162,15 @@ class Poses:
             spread = UNKNOWN if tired else UNKNOWN * _JUMP
             self.bank.loosen(slot, np.concatenate([spread[:, :1] * unit**2, spread[:, 1:]], 1))
         return True
+
+    def _fall_back(self, slot: int, z: Complex, R: Real, box: Real) -> bool:
+        """Let the box say where a face is whose landmarks can't be believed, if it lies where a box may."""
+        expected = self._mean[slot]
+        z[:], R[1:] = expected, UNSEEN
+        z[0] = complex(box[0] + box[2], box[1] + box[3]) / 2 - np.exp(expected[1]) * expected[5]
+        R[0] *= NOISE[5] / NOISE[0]
+        believed: bool = self.bank.surprise([slot], z[None], R[None])[0, 0] < 4
+        return believed
 
     def _came_back(self, slot: int, z: Complex) -> bool:
         """A face that jumped and is back where it came from never jumped: take those detections back."""
