@@ -195,15 +195,15 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
     """Warp by matrix (source px -> destination px) to shape (width, height), without aliasing where it is reduced.
 
     A filter in the source does what the warp, which is linear and so fast, leaves to be done: the low-pass of a
-    reduction, and the sharpening that makes up for the warp's own loss. `smooth`: an enlargement is interpolated
-    from a copy that is cubically enlarged twofold, so that no facets show at high magnification.
+    reduction, and the sharpening that makes up for the warp's own loss. What is enlarged more than twice, and with
+    `smooth` all but a clear reduction, is first enlarged twofold by a cubic, so that no facets show.
     """
     inverse = _inverse(matrix)
     scale = _footprint(inverse)
     while scale.min() >= 4 and min(image.shape[:2]) > 4:
         image = np.asarray(cv2.pyrDown(image, borderType=cv2.BORDER_REFLECT_101))
         inverse, scale = inverse / 2, scale / 2
-    factor = 2 if smooth and scale.max() < 1.5 else 1
+    factor = 2 if scale.max() < (1.5 if smooth else 0.5) else 1
     taps = _taps(float(scale[0]), factor), _taps(float(scale[1]), factor)
     image = np.asarray(cv2.sepFilter2D(image, -1, *taps, borderType=cv2.BORDER_REFLECT_101))
     if factor == 2:
@@ -222,7 +222,7 @@ def _taps(scale: float, factor: int) -> Float:
     sinc(f / factor)^2 is about 1 - (pi f / factor)^2 / 3.
     """
     scale = max(scale, 1.0)
-    reach = int(np.ceil(3 * scale)) - 1
+    reach = int(np.ceil(3 * scale)) - 1 if scale > 1 else 0
     x = np.arange(-reach, reach + 1) / scale
     lowpass = np.sinc(x) * np.sinc(x / 3)
     lift = 1 / (12 * factor**2)
