@@ -25,6 +25,7 @@ from gpenvid.gpen.ops import (
     Upsample,
     join,
     minibatch_deviation,
+    normal,
 )
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -72,7 +73,7 @@ class ConstantInput(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+        self.input = nn.Parameter(normal(1, channels, 4, 4))
 
     def forward(self, batch: int) -> Tensor:
         """(batch, channels, 4, 4), a copy."""
@@ -146,7 +147,7 @@ class Generator(nn.Module):
     def forward(self, latent: Tensor, features: list[Tensor]) -> Tensor:
         """latent: (N, style_dim); features: one map per resolution, from 4 x 4 up. Returns RGB (N, 3, size, size)."""
         style = self.style(latent)
-        x = self.input(len(latent)).to(features[0].dtype)
+        x = self.input(latent.shape[0]).to(features[0].dtype)
         x = self.conv1(x, style, features[0])
         rgb: Tensor = self.to_rgb1(x, style)
         for level, feature in enumerate(features[1:]):

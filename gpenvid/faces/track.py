@@ -1,0 +1,238 @@
+"""Following faces over time: who is who, where exactly, and how much of each is shown."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from gpenvid.faces.association import associate, duplicates
+from gpenvid.faces.geometry import Sighting
+from gpenvid.faces.pose import Poses, box_size
+from gpenvid.options import TrackerOptions
+from gpenvid.types import Face, Track
+
+Time = float | Fraction
+Final = list[tuple[Time, list[Track]]]
+
+_CONTEXT = 8
+"""So many steps are kept beyond what is pending, for a jump to be taken back."""
+
+
+class _Picture(NamedTuple):
+    time: Time
+    clock: float
+
+
+@dataclass(slots=True)
+class _Life:
+    """A face from its first detection to its last."""
+
+    id: int
+    slot: int
+    confirmed: bool
+    shown: float  # strength in the last picture handed out
+    times: list[float]  # of the detections, on the clock
+    scores: list[float]
+    runs: int = 1  # of the detector, since birth
+
+    def wanted(self, i: int, clock: float, now: float, bridge: float, fade: float) -> float:
+        """The strength at a time not before detection i, given what is known now: 0 to 1, or beyond.
+
+        It falls towards the last detection before a gap that is too long to bridge, as far ahead as that is known.
+        """
+        times = self.times
+        while i + 1 < len(times) and times[i + 1] - times[i] <= bridge:
+            i += 1
+        if i + 1 == len(times) and now - times[i] <= bridge:
+            return 1.0
+        return (times[i] - clock) / fade if fade else float(clock <= times[i])
+
+
+class Clock:
+    """Turns presentation times, which may stand still or go backwards, into a clock that never does."""
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self.now, self.irregular = 0.0, 0
+        self._step = 0.04
+        self._last: float | None = None
+
+    def tick(self, time: Time) -> float:
+        """Return the seconds since the picture before; time is that of the new picture."""
+        value = float(time)
+        last, self._last = self._last, value
+        if last is None:
+            return 0.0
+        dt = value - last
+        if dt > 0:
+            self._step = dt
+        else:
+            self.irregular += 1
+            dt = 1e-3 if dt == 0 else self._step
+        self.now += dt
+        return dt
+
+
+class Tracker:
+    """Follows faces through pictures, and says where each is when it knows.
+
+    With a lag, a picture is handed out once the tracker has seen `lag` seconds more: positions then are those of a
+    fixed-lag Rauch-Tung-Striebel smoother, and faces are shown from their first picture on. Without, at once.
+    """
+
+    def __init__(self, options: TrackerOptions | None = None) -> None:
+        """Make a tracker that has seen nothing."""
+        self.options = options or TrackerOptions()
+        self._clock = Clock()
+        self._next_id = 1
+        self._interval = 0.0  # seconds between runs of the detector
+        self._reset()
+
+    @property
+    def irregular(self) -> int:
+        """How many pictures did not come later than the one before."""
+        return self._clock.irregular
+
+    def update(self, faces: list[Face] | None, time: Time, cut: bool = False) -> Final:
+        """Take in the next picture; return the pictures that became final, in order.
+
+        faces: what was detected in it, or None if the detector was not run: positions are predicted, or interpolated.
+        time: its presentation time in seconds. cut: it starts a new scene.
+        Over all calls and the last `flush`, every picture is returned exactly once.
+        """
+        done = self.cut() if cut else []
+        dt = self._clock.tick(time)
+        self._pending.append(_Picture(time, self._clock.now))
+        self._poses.predict(dt)
+        seen = Sighting.of(faces or [])
+        pairs = self._associate(seen)
+        self._poses.take([life.slot for life, _ in pairs], seen, [d for _, d in pairs])
+        if faces is not None:
+            self._account(pairs, seen)
+        return done + self._emit()
+
+    def cut(self) -> Final:
+        """End the scene: return all pictures that are pending, and forget all faces."""
+        done = self._hand_out(len(self._pending), over=True)
+        self._reset()
+        return done
+
+    def flush(self) -> Final:
+        """End the stream: return all pictures that are pending."""
+        return self.cut()
+
+    def _reset(self) -> None:
+        self._poses = Poses()
+        self._lives: list[_Life] = []
+        self._gone: list[_Life] = []
+        self._pending: deque[_Picture] = deque()
+        self._shown: float | None = None  # the clock of the last picture handed out
+        self._ran: float | None = None  # the clock of the last run of the detector, in this scene
+
+    @property
+    def _bridge(self) -> float:
+        """The longest time without a detection that is bridged as if nothing had happened."""
+        return max(0.25, 2.2 * self._interval)
+
+    def _associate(self, seen: Sighting) -> list[tuple[_Life, int]]:
+        lives, poses, now = self._lives, self._poses, self._clock.now
+        if not lives or not len(seen):
+            return []
+        slots = [life.slot for life in lives]
+        lost = np.array([now - life.times[-1] for life in lives])
+        sizes = poses.sizes[slots]
+        reach = 0.5 + np.minimum(3 * poses.unsure[slots] / sizes + 0.5 * lost, 1.5)
+        handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
+        found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
+        pairs = associate(
+            poses.centres[slots], sizes, reach, lost, handicap, lost <= self._bridge,
+            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident,
+        )  # fmt: skip
+        return [(lives[i], d) for i, d in pairs]
+
+    def _account(self, pairs: list[tuple[_Life, int]], seen: Sighting) -> None:
+        """Book a run of the detector: who was seen, who is gone, who is new."""
+        now, first = self._clock.now, self._ran is None
+        if self._ran is not None:
+            self._interval = now - self._ran
+            self._poses.patience = max(0.17, 3.2 * self._interval)
+        self._ran = now
+        for life in self._lives:
+            life.runs += 1
+        for life, d in pairs:
+            life.times.append(now)
+            life.scores.append(float(seen.scores[d]))
+            if not life.confirmed:
+                life.confirmed = now - life.times[0] >= self.options.confirm and 2 * len(life.times) >= life.runs
+        if len(pairs) < len(self._lives):
+            doubtful = max(0.3, 2.2 * self._interval)
+            for life in list(self._lives):
+                if now - life.times[-1] > (self.options.memory if life.confirmed else doubtful):
+                    self._lives.remove(life)
+                    self._gone.append(life)
+        if len(pairs) < len(seen):
+            self._give_birth([d for _, d in pairs], seen, first)
+
+    def _give_birth(self, taken: list[int], seen: Sighting, first: bool) -> None:
+        new = [d for d in range(len(seen)) if d not in taken and seen.scores[d] >= self.options.confident]
+        if new and taken:
+            twice = duplicates(seen.boxes[new], seen.boxes[taken])
+            new = [d for d, again in zip(new, twice, strict=True) if not again]
+        for d in new:
+            slot = self._poses.start(seen, d)
+            shown = 1.0 if first else 0.0
+            self._lives.append(
+                _Life(self._next_id, slot, first, shown, [self._clock.now], [float(seen.scores[d])]),
+            )
+            self._next_id += 1
+
+    def _emit(self) -> Final:
+        lag, pending = self.options.lag, self._pending
+        now = pending[-1].clock
+        if lag and now - pending[0].clock < 1.5 * lag:
+            return []
+        return self._hand_out(sum(now - p.clock >= lag for p in pending), over=False)
+
+    def _hand_out(self, count: int, over: bool) -> Final:
+        if not count:
+            return []
+        out: Final = []
+        steps = self._poses.bank.steps
+        boxes, landmarks = self._poses.smooth(len(steps) - len(self._pending), count)
+        now, bridge, fade = self._clock.now, np.inf if over else self._bridge, self.options.fade
+        lives = sorted(self._lives + self._gone, key=lambda life: life.id)
+        for k in range(count):
+            time, clock = self._pending.popleft()
+            step = (clock - self._shown) / fade if fade and self._shown is not None else 1.0
+            tracks = []
+            for life in lives:
+                i = bisect_right(life.times, clock) - 1
+                if i < 0 or not life.confirmed:
+                    continue
+                wanted = life.wanted(i, clock, now, bridge, fade)
+                life.shown = max(min(wanted, 1.0, life.shown + step), 0.0, life.shown - step)
+                if life.shown > 0:
+                    face = Face(boxes[k, life.slot], landmarks[k, life.slot], life.scores[i])
+                    tracks.append(Track(life.id, face, life.shown, life.times[i] == clock))
+            self._shown = clock
+            out.append((time, tracks))
+        self._forget()
+        return out
+
+    def _forget(self) -> None:
+        """Let go of what no picture still pending needs."""
+        del self._poses.bank.steps[: -(len(self._pending) + _CONTEXT)]
+        oldest = self._pending[0].clock if self._pending else np.inf
+        for life in list(self._gone):
+            if life.times[-1] < oldest and not (life.confirmed and life.shown):
+                self._poses.release(life.slot)
+                self._gone.remove(life)
+        for life in self._lives:
+            if len(life.times) > 256:
+                spare = max(bisect_right(life.times, oldest) - 2, 0)
+                del life.times[:spare], life.scores[:spare]
