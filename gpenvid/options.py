@@ -6,7 +6,7 @@ dashes unless `flags` says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gpenvid.errors import OptionsError
@@ -120,3 +120,37 @@ class EncoderOptions:
         """Refuse nonsense with an OptionsError."""
         for item in self.encoder_options:
             _require("=" in item, "encoder_option", item, "KEY=VALUE")
+
+
+STAGES: dict[str, type] = {
+    "reader": ReaderOptions,
+    "detector": DetectorOptions,
+    "tracker": TrackerOptions,
+    "restorer": RestorerOptions,
+    "paste": PasteOptions,
+    "encoder": EncoderOptions,
+}
+"""The options classes in the order in which a picture passes the stages."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Every choice of one job, a dataclass per stage."""
+
+    reader: ReaderOptions = field(default_factory=ReaderOptions)
+    detector: DetectorOptions = field(default_factory=DetectorOptions)
+    tracker: TrackerOptions = field(default_factory=TrackerOptions)
+    restorer: RestorerOptions = field(default_factory=RestorerOptions)
+    paste: PasteOptions = field(default_factory=PasteOptions)
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+
+    @classmethod
+    def of(cls, **choices: Any) -> Options:
+        """Sort keywords by stage: `Options.of(codec="libx265", lag=0)`. Raises OptionsError for an unknown name."""
+        stages = {}
+        for stage, options in STAGES.items():
+            names = {each.name for each in fields(options)}
+            stages[stage] = options(**{name: choices.pop(name) for name in names & choices.keys()})
+        if choices:
+            raise OptionsError(f"{', '.join(sorted(choices))}: no such option")
+        return cls(**stages)
