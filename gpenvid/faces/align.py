@@ -7,6 +7,7 @@ centre of the top left pixel. It is a similarity for square pixels; crop and pas
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from gpenvid.types import Float, Image
 
 Matrix = NDArray[np.float64]
+Picture = NDArray[Any]
+"""(h, w, 3), uint8 or float32."""
 
 TEMPLATE_SIZE = 512
 TEMPLATE: Float = np.array(
@@ -104,7 +107,7 @@ def crop(region: Image, matrix: Matrix, size: int) -> Image:
     matrix: region px -> crop px. Band-limited before it is reduced, cubic where it is enlarged; beyond the region,
     which should end only where the picture ends or the crop has no need of it, the picture is mirrored.
     """
-    return _resample(region, matrix, (size, size), cv2.BORDER_REFLECT_101)
+    return _resample(region, matrix, (size, size), cv2.BORDER_REFLECT_101, smooth=True)
 
 
 @lru_cache(maxsize=16)
@@ -126,7 +129,8 @@ def paste(region: Image, crop_in: Image, restored: Image, mask: Float, matrix: M
     """Compute what to add to a region to show the restored face: (h, w, 3) float32 in code units, mask-weighted.
 
     region: (h, w, 3) uint8; crop_in: (S, S, 3) uint8, the crop as the network saw it; restored: the network's answer;
-    mask: (S, S) in [0, 1]; matrix: region px -> crop px. Exactly zero outside the mask.
+    mask: (S, S) in [0, 1]; matrix: region px -> crop px. Exactly zero outside the mask, give or take four pixels of the
+    coarser grid.
 
     Where the face is larger than the model, the difference restored - crop_in is enlarged and added, so the detail
     above the model's resolution stays the region's own and an unchanged crop changes nothing. Where the face is
@@ -139,18 +143,18 @@ def paste(region: Image, crop_in: Image, restored: Image, mask: Float, matrix: M
     if bounds is None:
         return delta
     x0, y0, x1, y1 = bounds
-    local = localize(matrix, x0, y0)
-    back, shape = _inverse(local), (x1 - x0, y1 - y0)
+    back, shape = _inverse(localize(matrix, x0, y0)), (x1 - x0, y1 - y0)
     keep = detail_kept(matrix)
-    weight = cv2.warpAffine(mask, local, shape, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    if keep == 1:
-        change = _resample(cv2.subtract(restored, crop_in, dtype=cv2.CV_32F), back, shape, cv2.BORDER_REPLICATE)
+    weights = cv2.merge([mask, mask, mask])
+    change = np.asarray(cv2.addWeighted(restored, 1.0, crop_in, -keep, 0.0, dtype=cv2.CV_32F))
+    change = np.asarray(cv2.multiply(change, weights))
+    if keep < 1:
+        weights = _resample(weights, back, shape, cv2.BORDER_CONSTANT)
+        replaced = cv2.multiply(weights, region[y0:y1, x0:x1], scale=keep - 1.0, dtype=cv2.CV_32F)
+        change = _resample(change, back, shape, cv2.BORDER_CONSTANT)
+        cv2.add(change, replaced, delta[y0:y1, x0:x1])
     else:
-        # restored - keep * crop_in - (1 - keep) * region, the first two in one resampling
-        mixed = cv2.addWeighted(restored, 1.0, crop_in, -keep, 0.0, dtype=cv2.CV_32F)
-        change = _resample(mixed, back, shape, cv2.BORDER_REPLICATE)
-        cv2.scaleAdd(region[y0:y1, x0:x1].astype(np.float32), keep - 1.0, change, change)
-    np.multiply(change, weight[:, :, None], out=delta[y0:y1, x0:x1])
+        delta[y0:y1, x0:x1] = _resample(change, back, shape, cv2.BORDER_CONSTANT)
     return delta
 
 
@@ -163,12 +167,12 @@ def detail_kept(matrix: Matrix) -> float:
 
 def _inverse(matrix: Matrix) -> Matrix:
     linear = np.linalg.inv(matrix[:, :2])
-    return np.concatenate([linear, -linear @ matrix[:, 2:]], axis=1)
+    return np.asarray(np.concatenate([linear, -linear @ matrix[:, 2:]], axis=1))
 
 
 def _footprint(matrix: Matrix) -> NDArray[np.float64]:
     """Give the extent (x, y), in destination px, of a round source pixel of diameter 1."""
-    return np.sqrt((matrix[:, :2] ** 2).sum(axis=1))
+    return np.asarray(np.sqrt((matrix[:, :2] ** 2).sum(axis=1)))
 
 
 def _preimage(matrix: Matrix, x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
@@ -183,31 +187,46 @@ def _mask_bounds(mask: Float, matrix: Matrix, width: int, height: int) -> tuple[
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return None
-    x0, y0, x1, y1 = _preimage(matrix, columns[0] - 1, rows[0] - 1, columns[-1] + 1, rows[-1] + 1)
+    reach = 2 + 3 * max(1.0, float(_footprint(matrix).max()))
+    x0, y0, x1, y1 = _preimage(matrix, columns[0] - reach, rows[0] - reach, columns[-1] + reach, rows[-1] + reach)
     left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
     right, bottom = min(width, int(np.ceil(x1)) + 1), min(height, int(np.ceil(y1)) + 1)
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
-def _resample(
-    image: NDArray[np.uint8] | Float, matrix: Matrix, shape: tuple[int, int], border: int
-) -> NDArray[np.uint8] | Float:
-    """Warp by matrix (source px -> destination px) to shape (width, height), low-passed first where it is reduced."""
-    matrix = np.array(matrix, np.float64)
-    scale = _footprint(_inverse(matrix))
+def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: int, *, smooth: bool = False) -> Picture:
+    """Warp by matrix (source px -> destination px) to shape (width, height), without aliasing where it is reduced.
+
+    A filter in the source does what the warp, which is linear and so fast, leaves to be done: the low-pass of a
+    reduction, and the sharpening that makes up for the warp's own loss. `smooth`: an enlargement is interpolated
+    from a copy that is cubically enlarged twofold, so that no facets show at high magnification.
+    """
+    inverse = _inverse(matrix)
+    scale = _footprint(inverse)
     while scale.min() >= 4 and min(image.shape[:2]) > 4:
-        image = cv2.pyrDown(image, borderType=cv2.BORDER_REFLECT_101)
-        matrix[:, :2] *= 2
-        scale /= 2
-    if scale.max() > 1.001:
-        image = cv2.sepFilter2D(image, -1, _lowpass(scale[0]), _lowpass(scale[1]), borderType=cv2.BORDER_REFLECT_101)
-    return cv2.warpAffine(image, matrix, shape, flags=cv2.INTER_CUBIC, borderMode=border)
+        image = np.asarray(cv2.pyrDown(image, borderType=cv2.BORDER_REFLECT_101))
+        inverse, scale = inverse / 2, scale / 2
+    factor = 2 if smooth and scale.max() < 1.5 else 1
+    taps = _taps(float(scale[0]), factor), _taps(float(scale[1]), factor)
+    image = np.asarray(cv2.sepFilter2D(image, -1, *taps, borderType=cv2.BORDER_REFLECT_101))
+    if factor == 2:
+        image = np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+        inverse = inverse * 2
+        inverse[:, 2] += 0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(image, inverse, shape, flags=flags, borderMode=border))
 
 
-def _lowpass(scale: float) -> Float:
-    """Make a Lanczos-3 filter that keeps what `scale` times fewer samples can carry; the identity at 1 or less."""
+def _taps(scale: float, factor: int) -> Float:
+    """Make the filter that goes before a linear warp, for `scale` source px per destination px.
+
+    Lanczos-3 stretched to keep what that many times fewer samples can carry (the identity at 1 or less), convolved
+    with the inverse, to second order, of a linear interpolation between samples 1 / factor apart: its response
+    sinc(f / factor)^2 is about 1 - (pi f / factor)^2 / 3.
+    """
     scale = max(scale, 1.0)
     reach = int(np.ceil(3 * scale)) - 1
     x = np.arange(-reach, reach + 1) / scale
-    taps = np.sinc(x) * np.sinc(x / 3)
-    return (taps / taps.sum()).astype(np.float32)
+    lowpass = np.sinc(x) * np.sinc(x / 3)
+    lift = 1 / (12 * factor**2)
+    return np.asarray(np.convolve(lowpass / lowpass.sum(), (-lift, 1 + 2 * lift, -lift)), np.float32)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +18,8 @@ from torchvision.ops import nms
 
 from gpenvid.device import resolve_device
 from gpenvid.errors import WeightsError
-from gpenvid.types import Face, Image
+from gpenvid.faces.checkpoint import read_state_dict
+from gpenvid.types import Face, Float, Image
 
 NMS_THRESHOLD = 0.4
 MEAN_BGR = (104.0, 117.0, 123.0)
@@ -150,8 +151,8 @@ def rescale_faces(faces: Sequence[Face], source: tuple[int, int], target: tuple[
     """
     scale = np.array([target[0] / source[0], target[1] / source[1]])
 
-    def moved(points: np.ndarray) -> np.ndarray:
-        return ((points.reshape(-1, 2) + 0.5) * scale - 0.5).astype(np.float32)
+    def moved(points: Float) -> Float:
+        return np.asarray((points.reshape(-1, 2) + 0.5) * scale - 0.5, np.float32)
 
     return [Face(moved(face.box).reshape(4), moved(face.landmarks), face.score) for face in faces]
 
@@ -177,18 +178,7 @@ def load_network(path: Path) -> RetinaFace:
 
     Raises WeightsError, which names the file, if it is missing, unsafe, damaged or something else.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
-        raise WeightsError(f"{path.name}: not a readable weights file ({reason})") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path.name}: holds no state dict")
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    state = read_state_dict(path)
     names = [name for key, name in _KNOWN_BY.items() if key in state]
     if not names:
         raise WeightsError(f"{path.name}: not a RetinaFace (resnet50 or mobile0.25) state dict")
@@ -217,12 +207,11 @@ def _as_rgb(image: Image) -> Image:
 
 
 def _fold_batch_norm(module: nn.Module) -> None:
-    """Fold each batch normalisation that follows a convolution into it: the same function, fewer passes over memory."""
-    for child in module.children():
+    """Fold each batch normalisation registered after a convolution into it: the same function, fewer memory passes."""
+    children = list(module.named_children())
+    for _, child in children:
         _fold_batch_norm(child)
-    if isinstance(module, nn.Sequential):
-        for i in range(len(module) - 1):
-            convolution, norm = module[i], module[i + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[i] = fuse_conv_bn_eval(convolution, norm)
-                module[i + 1] = nn.Identity()
+    for (name, convolution), (norm_name, norm) in pairwise(children):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+            setattr(module, norm_name, nn.Identity())

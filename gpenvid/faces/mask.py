@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import cv2
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from gpenvid.device import resolve_device
 from gpenvid.errors import WeightsError
 from gpenvid.faces.align import feather
+from gpenvid.faces.checkpoint import read_state_dict
 from gpenvid.types import Float
 
 NETWORK_SIZE = 512
@@ -70,16 +70,10 @@ def load_parser(path: str | Path, device: str | torch.device = "auto") -> FacePa
     device isn't there.
     """
     path = Path(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
-        raise WeightsError(f"{path.name}: not a readable weights file ({reason})") from error
+    state = read_state_dict(path)
     network = ParseNet(in_size=NETWORK_SIZE, out_size=NETWORK_SIZE, parsing_ch=CLASSES)
     try:
         network.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
+    except RuntimeError as error:
         raise WeightsError(f"{path.name}: not the state dict of facexlib's ParseNet") from error
     return FaceParser(network, device=device)
