@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import av
 import numpy as np
+from av.codec.codec import find_best_pix_fmt_of_list
 from numpy.typing import NDArray
 
 Samples = NDArray[Any]
@@ -106,7 +107,12 @@ def _table() -> dict[str, Layout]:
     for name, (offsets, step) in packed.items():
         table[name] = _packed("rgb", offsets, step)
     for order, end in (("<", "le"), (">", "be")):
-        for name, offsets, step in (("rgb48", "012", 3), ("bgr48", "210", 3), ("rgba64", "012", 4), ("bgra64", "210", 4)):
+        for name, offsets, step in (
+            ("rgb48", "012", 3),
+            ("bgr48", "210", 3),
+            ("rgba64", "012", 4),
+            ("bgra64", "210", 4),
+        ):
             table[name + end] = _packed("rgb", offsets, step, 16, order)
         table["ya16" + end] = _packed("gray", "0", 2, 16, order)
     table["ya8"] = _packed("gray", "0", 2)
@@ -123,3 +129,11 @@ def _known(name: str) -> bool:
 
 
 LAYOUTS: dict[str, Layout] = _table()
+
+
+def nearest_editable(name: str) -> str:
+    """The format itself if its samples can be edited in place, else the one to which a conversion loses least."""
+    if name in LAYOUTS:
+        return name
+    best, _ = find_best_pix_fmt_of_list(sorted(LAYOUTS), name, has_alpha=True)
+    return best.name if best is not None else "yuv444p"

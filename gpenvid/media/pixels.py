@@ -301,7 +301,5 @@ def _lower(change: Float, start: int, size: int, chroma_size: int, log2: int, ph
     if stop == size and after > 0:
         padded[-after:] = change[-1]
     count = last - first + 1
-    result = sum(
-        weight * padded[i : i + factor * (count - 1) + 1 : factor] for i, weight in enumerate(kernel)
-    )
+    result = sum(weight * padded[i : i + factor * (count - 1) + 1 : factor] for i, weight in enumerate(kernel))
     return np.asarray(result, np.float32), first

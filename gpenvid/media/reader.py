@@ -9,13 +9,13 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-from av.codec.codec import find_best_pix_fmt_of_list
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError
-from gpenvid.media.pixels import EDITABLE, PictureTags, set_tags
+from gpenvid.media.layouts import nearest_editable
+from gpenvid.media.pixels import PictureTags, set_tags
 from gpenvid.media.probe import MediaInfo, open_input, picture_stream, probe
 from gpenvid.options import ReaderOptions
 
@@ -232,9 +232,8 @@ class Reader:
     def _editable(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The picture in a format that can be edited in place, with the tags that PyAV's pictures don't carry."""
         name = frame.format.name
-        if name not in EDITABLE:
-            best, _ = find_best_pix_fmt_of_list(sorted(EDITABLE), name, has_alpha=True)
-            target = best.name if best is not None else "yuv444p"
+        target = nearest_editable(name)
+        if name != target:
             frame = frame.reformat(format=target, interpolation="BICUBIC")
             note = f"pictures are {name}, which can't be edited in place: converted to {target}"
             if note not in self.notes:
