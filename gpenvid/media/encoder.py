@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import cast
 
 import av
 from av.codec.codec import find_best_pix_fmt_of_list
@@ -138,7 +139,7 @@ def add_encoder(
     settings = _settings(name, recipe, info, pix_fmt, options)
     if recipe.finest_time and info.time_base.denominator > recipe.finest_time:
         raise MediaError(f"--codec {name}: can't hold times of {info.time_base} s exactly; use libx264 instead")
-    stream: VideoStream = container.add_stream(name, rate=_rate(info))
+    stream = cast(VideoStream, container.add_stream(name, rate=_rate(info)))
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = info.width, info.height, pix_fmt
     context.time_base = stream.time_base = info.time_base

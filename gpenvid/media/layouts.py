@@ -27,8 +27,8 @@ class Component:
 class Layout:
     """A pixel format. components: red, green, blue; or luma, Cb, Cr; or gray alone. Alpha is not among them.
 
-    depth: bits of a sample; shift: unused low bits under it; log2_x, log2_y: chroma subsampling; full: whether the format
-    itself says full range.
+    depth: bits of a sample; shift: unused low bits under it; log2_x, log2_y: chroma subsampling; full: whether the
+    format itself says full range.
     """
 
     model: Literal["rgb", "yuv", "gray"]
@@ -50,7 +50,9 @@ def samples(frame: av.VideoFrame, component: Component, layout: Layout) -> Sampl
     """The component's samples, (height, width) of its plane, as a view into the picture: writing writes the picture."""
     plane = frame.planes[component.plane]
     dtype = np.dtype(layout.dtype)
-    rows = np.frombuffer(plane, dtype).reshape(plane.height, abs(plane.line_size) // dtype.itemsize)
+    rows: Samples = np.frombuffer(memoryview(plane), dtype).reshape(
+        plane.height, abs(plane.line_size) // dtype.itemsize
+    )
     if plane.line_size < 0:  # stored bottom up
         rows = rows[::-1]
     subsampled = component.plane != layout.components[0].plane or component is not layout.components[0]

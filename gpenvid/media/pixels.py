@@ -77,8 +77,8 @@ def thumbnail(frame: av.VideoFrame, longest_side: int) -> tuple[Image, Float64]:
 
     longest_side: of the copy in pixels, 0 for as large as it can be without scaling up; never scaled up. Rotations by
     multiples of 90 degrees and mirroring are applied, others are not.
-    Also returns the (2, 3) matrix that maps (x, y, 1) in the copy to stored-picture coordinates; in both, the centre of the
-    top left pixel is the origin.
+    Also returns the (2, 3) matrix that maps (x, y, 1) in the copy to stored-picture coordinates; in both, the centre of
+    the top left pixel is the origin.
     """
     tags = get_tags(frame)
     aspect = tags.sample_aspect_ratio
@@ -114,8 +114,8 @@ def thumbnail(frame: av.VideoFrame, longest_side: int) -> tuple[Image, Float64]:
 def read_region(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> Image:
     """Copy the rectangle x0 <= x < x1, y0 <= y < y1 of the stored picture as RGB, (y1 - y0, x1 - x0, 3) uint8.
 
-    The conversion follows the picture's matrix and range (BT.601 below 720 lines and BT.709 from there on where it has no
-    matrix), chroma is interpolated linearly from where its location tag says that it sits.
+    The conversion follows the picture's matrix and range (where it has no matrix: BT.601 below 720 lines, else
+    BT.709), chroma is interpolated linearly from where its location tag says that it sits.
     Raises ValueError if the format isn't in EDITABLE or the rectangle isn't inside the picture or is empty.
     """
     layout = _layout(frame, x0, y0, x1, y1)
@@ -132,10 +132,10 @@ def read_region(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> Ima
 def add_region(frame: av.VideoFrame, x0: int, y0: int, delta: Float) -> None:
     """Add an RGB difference to the rectangle of the stored picture whose top left pixel is (x0, y0).
 
-    delta: (h, w, 3) float32 in 8-bit code units, [-255, 255]. It is converted linearly by the picture's matrix, range and
-    depth; its chroma is low-passed and subsampled to where the picture's chroma samples sit, which reaches up to a chroma
-    sample beyond the rectangle; the sum is rounded and clipped to the depth. Where the (filtered) difference is zero the
-    samples stay as they are, bit for bit. Alpha is left alone.
+    delta: (h, w, 3) float32 in 8-bit code units, [-255, 255]. It is converted linearly by the picture's matrix, range
+    and depth; its chroma is low-passed and subsampled to where the picture's chroma samples sit, which reaches up to a
+    chroma sample beyond the rectangle; the sum is rounded and clipped to the depth. Where the (filtered) difference is
+    zero the samples stay as they are, bit for bit. Alpha is left alone.
     The picture must be writable: call `frame.make_writable()` once before.
     Raises ValueError if the format isn't in EDITABLE or the rectangle isn't inside the picture or is empty.
     """
@@ -281,8 +281,8 @@ def _lower(change: Float, start: int, size: int, chroma_size: int, log2: int, ph
     """Low-pass and subsample along the first axis; returns the chroma change and the index of its first sample.
 
     The kernel is the triangle of linear interpolation, centred on the chroma sample: 1 2 1 where it sits on a luma
-    sample, 1 3 3 1 where it sits between two. Outside the rectangle the change is zero; beyond the picture's edge it goes
-    on as it is at the edge.
+    sample, 1 3 3 1 where it sits between two. Outside the rectangle the change is zero; beyond the picture's edge it
+    goes on as it is at the edge.
     """
     if log2 == 0:
         return change, start

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import av.logging
@@ -49,8 +49,8 @@ class MediaInfo:
     """What is in a file. Times are seconds as fractions.
 
     start: the time at which the file begins, as its container says; duration is None where it doesn't.
-    width, height: of the stored picture, before rotation. frames: an estimate. rotation: degrees, counterclockwise, that
-    turn the stored picture upright; display_matrix: the same in full, nine 16.16 (last column 2.30) numbers as stored.
+    width, height: of the stored picture, before rotation. frames: an estimate. rotation: degrees, counterclockwise,
+    that turn the stored picture upright; display_matrix: the same in full, nine 16.16 (last column 2.30) numbers as stored.
     """
 
     path: Path
@@ -159,7 +159,7 @@ def probe(path: str | Path) -> MediaInfo:
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The picture's display matrix as FFmpeg stores it, or None. Ask before `make_writable`, never after."""
     try:
-        data = frame.side_data.get("DISPLAYMATRIX")
+        data: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # side data of a kind that this PyAV has no name for
         return None
     return struct.unpack("=9i", bytes(data)) if data is not None else None
@@ -204,7 +204,7 @@ def _chroma_location(container: InputContainer, index: int) -> str:
     av.logging.set_level(av.logging.INFO)
     av.logging.set_libav_level(av.logging.VERBOSE)
     try:
-        description = container.dumps_format()
+        description = str(container.dumps_format())  # type: ignore[attr-defined]  # missing in PyAV's stubs
     finally:
         av.logging.set_libav_level(av.logging.INFO)
         av.logging.set_level(level)

@@ -26,7 +26,7 @@ _BACKWARD_JUMP = 1
 _TRAILING = 2
 _SEEK_MARGINS = (0, 2, 10, 60)
 
-Copied = Callable[[av.Packet], None]
+Copied = Callable[["av.Packet[Stream]"], None]
 
 
 @dataclass(slots=True)
@@ -97,8 +97,8 @@ class Reader:
     def pictures(self, copied: Copied | None = None) -> Iterator[av.VideoFrame]:
         """Decode the pictures in presentation order.
 
-        pts and time_base are always set; pts strictly increases. The format is one of `pixels.EDITABLE`. Every packet of
-        the other streams goes to `copied`, in the order of the file, from the thread that iterates.
+        pts and time_base are always set; pts strictly increases. The format is one of `pixels.EDITABLE`. Every packet
+        of the other streams goes to `copied`, in the order of the file, from the thread that iterates.
         Raises MediaError when more than MAX_DAMAGED_RUN packets in a row are damaged, or when nothing could be decoded.
         """
         container = self.container
@@ -173,7 +173,7 @@ class Reader:
                 yield from self._decode(stream, packet)
         yield from self._decode(stream, None)
 
-    def _packets(self, container: InputContainer) -> Iterator[av.Packet]:
+    def _packets(self, container: InputContainer) -> Iterator[av.Packet[Stream]]:
         """Demux, passing over what can't be read."""
         while True:
             try:
@@ -186,7 +186,7 @@ class Reader:
             except av.error.FFmpegError as error:
                 self._damage(error)
 
-    def _decode(self, stream: VideoStream, packet: av.Packet | None) -> list[av.VideoFrame]:
+    def _decode(self, stream: VideoStream, packet: av.Packet[Stream] | None) -> list[av.VideoFrame]:
         try:
             frames = stream.decode(packet)
         except av.error.EOFError:
@@ -204,7 +204,7 @@ class Reader:
         if self._damaged_run > MAX_DAMAGED_RUN:
             raise MediaError(f"{self.path}: more than {MAX_DAMAGED_RUN} damaged packets in a row") from error
 
-    def _trim(self, packet: av.Packet) -> bool:
+    def _trim(self, packet: av.Packet[Stream]) -> bool:
         """Shift a copied packet; whether it lies in the wanted part. A subtitle that is on already comes at 0."""
         if self._start is None and self._end is None:
             return True
@@ -290,7 +290,7 @@ class _Epochs:
         self._epoch: dict[int, int] = {}
         self._last: dict[int, Fraction] = {}
 
-    def join(self, packet: av.Packet) -> None:
+    def join(self, packet: av.Packet[Stream]) -> None:
         index, time_base = packet.stream_index, packet.time_base
         epoch = self._epoch.get(index, 0)
         if packet.dts is not None:
@@ -313,8 +313,3 @@ class _Epochs:
 def _position(container: InputContainer, index: int) -> int:
     """Where among the video streams the stream with that index is."""
     return next(i for i, stream in enumerate(container.streams.video) if stream.index == index)
-
-
-def copied_streams(reader: Reader) -> list[Stream]:
-    """The streams of the open file that are passed on packet for packet: all but the one that is decoded."""
-    return [stream for stream in reader.container.streams if stream.index != reader.info.video_index]

@@ -11,13 +11,14 @@ from typing import Any
 
 import av
 from av.container import OutputContainer
+from av.container.core import Chapter
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from gpenvid.errors import GpenvidError, MediaError
 from gpenvid.media.encoder import add_encoder, output_colors, same_samples
 from gpenvid.media.layouts import LAYOUTS, nearest_editable, samples
-from gpenvid.media.reader import Reader, copied_streams
+from gpenvid.media.reader import Reader
 from gpenvid.media.target import Target
 from gpenvid.options import EncoderOptions
 
@@ -100,7 +101,7 @@ class Writer:
         self.written += 1
         self._mux(packets)
 
-    def copy(self, packet: av.Packet) -> None:
+    def copy(self, packet: av.Packet[Any]) -> None:
         """Pass on one packet of another stream; the packet must not be used afterwards.
 
         One that the muxer can't take is left out and counted. Raises MediaError if the disk is full.
@@ -177,7 +178,7 @@ class Writer:
         source = self._reader.container
         container.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in _STALE_FILE_TAGS})
         origin, end = self._reader.origin, self._reader.end
-        chapters = []
+        chapters: list[Chapter] = []
         for chapter in source.chapters():
             time_base = chapter["time_base"]
             if time_base is None:
@@ -187,7 +188,8 @@ class Writer:
             if end is not None:
                 stop = min(stop, round(end / time_base))
             if stop > start:
-                chapters.append({**chapter, "start": start, "end": stop})
+                chapter["start"], chapter["end"] = start, stop
+                chapters.append(chapter)
         container.set_chapters(chapters)
 
     def _keep_stream_tags(self, source: Stream, copy: Stream) -> None:
@@ -258,8 +260,8 @@ class Writer:
             self._rounded = True
             self.notes.append(f"{self._format} holds times in steps of {stream.time_base} s: times are rounded to them")
 
-    def _order(self, packet: av.Packet, index: int, stream: Stream) -> None:
-        """Muxers want decode times that rise within a stream; a double or backward one is moved just behind the last."""
+    def _order(self, packet: av.Packet[Any], index: int, stream: Stream) -> None:
+        """Muxers want decode times that rise within a stream: a double or backward one moves just behind the last."""
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
@@ -271,7 +273,7 @@ class Writer:
                 packet.pts = max(packet.pts, packet.dts)
         self._last_dts[index] = packet.dts
 
-    def _mux(self, packets: list[av.Packet]) -> None:
+    def _mux(self, packets: list[av.Packet[Any]]) -> None:
         with self._lock:
             if self._container is None:
                 return
