@@ -50,7 +50,7 @@ class MediaInfo:
 
     start: the time at which the file begins, as its container says; duration is None where it doesn't.
     width, height: of the stored picture, before rotation. frames: an estimate. rotation: degrees, counterclockwise,
-    that turn the stored picture upright; display_matrix: the same in full, nine 16.16 (last column 2.30) numbers as stored.
+    that turn the stored picture upright; display_matrix: the same in full, nine numbers in FFmpeg's fixed-point layout.
     """
 
     path: Path

@@ -252,8 +252,8 @@ class Reader:
             self.notes.append(f"{counts.repaired} missing or backward timestamps repaired")
         if counts.breaks:
             self.notes.append(f"the clock of the input jumped back {counts.breaks} times; time goes on without a gap")
-        promised = self.info.frames
-        if self._start is self._end is None and promised and counts.decoded < 0.95 * promised:
+        promised = self.container.streams[self.info.video_index].frames
+        if self._start is self._end is None and counts.decoded < 0.95 * promised:
             self.notes.append(f"the input promises {promised} pictures, only {counts.decoded} could be decoded")
 
 

@@ -7,11 +7,10 @@ import mimetypes
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import OutputContainer
-from av.container.core import Chapter
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
@@ -22,6 +21,9 @@ from gpenvid.media.reader import Reader
 from gpenvid.media.target import Target
 from gpenvid.options import EncoderOptions
 
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Output container by extension."""
 
@@ -29,6 +31,7 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".we
 _STALE_FILE_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 _STALE_STREAM_TAGS = {"encoder", "duration", "bps", "number_of_frames", "number_of_bytes"}
 _ALLOW = {"matroska": {"avoid_negative_ts": "disabled"}, "webm": {"avoid_negative_ts": "disabled"}}
+_EMPTY_TEXT = b"\0\0"
 _FASTSTART = {"movflags": "+faststart"}
 
 
@@ -110,6 +113,8 @@ class Writer:
         stream = self._copies.get(index)
         if stream is None or self._container is None:
             return
+        if stream.name == "mov_text" and bytes(packet) == _EMPTY_TEXT:
+            return  # the muxer fills gaps between texts itself
         self._order(packet, index, stream)
         packet.stream = stream
         try:
@@ -200,14 +205,17 @@ class Writer:
 
     def _add_copy(self, container: OutputContainer, source: Stream) -> None:
         """Take a stream over packet for packet, if the container can hold it; else say which and why not."""
+        if _is_chapter_track(source):
+            return  # the muxer writes it anew from the chapters
         cover = bool(source.disposition & Disposition.attached_pic)
-        if cover and self._format in ("matroska", "webm"):
+        if cover and self._format == "matroska":
             self._attach_cover(container, source)
             return
         reason = _refusal(source, self._format)
         if reason:
             name = next(stream.codec for stream in self._reader.info.streams if stream.index == source.index)
-            self.notes.append(f"stream {source.index} ({source.type} {name or 'unknown'}) is not copied: {reason}")
+            what = "cover picture" if cover else f"{source.type} {name or 'unknown'}"
+            self.notes.append(f"stream {source.index} ({what}) is not copied: {reason}")
             return
         copy = container.add_stream_from_template(source, opaque=True)
         copy.metadata.update(source.metadata)
@@ -216,9 +224,6 @@ class Writer:
 
     def _attach_cover(self, container: OutputContainer, source: Stream) -> None:
         """Matroska holds cover pictures as attachments."""
-        if self._format == "webm":
-            self.notes.append(f"stream {source.index} (cover picture) is not copied: webm holds no attachments")
-            return
         data = b""
         with av.open(f"file:{self._reader.path}", "r") as again:
             for packet in again.demux(again.streams[source.index]):
@@ -287,10 +292,19 @@ class Writer:
         return MediaError(f"{self.path}: can't be written ({reason})")
 
 
+def _is_chapter_track(source: Stream) -> bool:
+    """Whether this is the text track in which MP4 and MOV files keep the titles of their chapters."""
+    container = source.container
+    titles = source.type == "data" and source.name == "bin_data" and "mov" in container.format.name
+    return titles and bool(container.chapters())
+
+
 def _refusal(source: Stream, container_format: str) -> str:
     """Why the container can't hold the stream, "" if it can: found out by writing a header of it alone, to memory."""
     if source.codec_context is None and source.type not in ("data", "attachment"):
         return "its codec is unknown"
+    if source.disposition & Disposition.attached_pic and container_format in ("mov", "webm"):
+        return f"{container_format} holds no covers; write .mkv or .mp4 to keep it"
     hint = "" if container_format == "matroska" else "; write .mkv to keep it"
     scratch: Any = io.BytesIO()
     try:
