@@ -1,0 +1,346 @@
+"""The layers of StyleGAN2 as GPEN uses them, in plain PyTorch.
+
+Parameters keep the names, shapes and scaling of the official code (equalised learning rate: a stored weight is
+multiplied by 1 / sqrt(fan in) when used), so official state dicts load as they are. What differs is the arithmetic:
+
+* Modulation scales the activations instead of the weights, so that one dense convolution serves the whole batch.
+* Blurs are depthwise convolutions; feature maps are laid out channels-last, which both those and the dense
+  convolutions prefer.
+* The gain of an activation is moved into the multiplications before it: leaky_relu(x) g = leaky_relu(x g) for g > 0.
+* Without autograd, activations are worked on in place where nobody else reads them: on a CPU, fresh memory costs
+  as much as the arithmetic.
+
+Parameters stay float32; activations may be float16 or bfloat16. Then a convolution's weights are brought to a fixed
+L1 norm per output, so that no sum of products can overflow, and the norm is multiplied back afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TAPS = (1.0, 3.0, 3.0, 1.0)
+"""The binomial low-pass of StyleGAN2, before normalisation."""
+
+SLOPE = 0.2
+GAIN = math.sqrt(2.0)
+
+HALF_NORM = 32.0
+"""L1 norm of half precision weights: no output exceeds 32 times the largest input."""
+
+HALF_CLAMP = 1024.0
+"""Bound of half precision activations; 32 * 1024 lies within the range of float16."""
+
+TINY = 1e-12
+
+
+def is_half(dtype: torch.dtype) -> bool:
+    """Whether activations of this type need bounded arithmetic."""
+    return dtype in (torch.float16, torch.bfloat16)
+
+
+def _out_of_place() -> bool:
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+def binomial_kernel(gain: float = 1.0) -> Tensor:
+    """The (4, 4) float32 low-pass [1, 3, 3, 1] x [1, 3, 3, 1]; its sum is `gain`."""
+    taps = torch.tensor(TAPS)
+    kernel = torch.outer(taps, taps)
+    return kernel * (gain / kernel.sum())
+
+
+def leaky(x: Tensor) -> Tensor:
+    """Leaky ReLU with slope 0.2, in place; half precision is clamped to what the next layer can take."""
+    x = F.leaky_relu(x, SLOPE, inplace=True)
+    return x.clamp_(-HALF_CLAMP, HALF_CLAMP) if is_half(x.dtype) else x
+
+
+class PixelNorm(nn.Module):
+    """Scale each row of (N, C) to unit mean square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x / rms(x)."""
+        return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate, optionally followed by the leaky ReLU; in the parameters' type."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias_init: float = 0.0, lr_mul: float = 1.0, activated: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
+        self.bias = nn.Parameter(torch.full((outputs,), bias_init))
+        self.scale = lr_mul / math.sqrt(inputs)
+        self.lr_mul = lr_mul
+        self.activated = activated
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) to (N, outputs)."""
+        gain = GAIN if self.activated else 1.0
+        x = F.linear(x.to(self.weight.dtype) * (self.scale * gain), self.weight, self.bias * (self.lr_mul * gain))
+        return F.leaky_relu(x, SLOPE) if self.activated else x
+
+
+class Blur(nn.Module):
+    """The binomial low-pass with zero padding `pad`.
+
+    One square pass: two 1-D passes are bound by memory and take twice as long.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, pad: int, *, gain: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("kernel", binomial_kernel(gain))
+        self.pad = pad
+
+    def forward(self, x: Tensor, *, stride: int = 1) -> Tensor:
+        """(N, C, H, W) to (N, C, H', W') with H' = (H + 2 pad - 4) // stride + 1."""
+        channels = x.shape[1]
+        weight = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
+        return F.conv2d(x, weight, stride=stride, padding=self.pad, groups=channels)
+
+
+class Upsample(nn.Module):
+    """Twice the size: zeros between the pixels, then the binomial low-pass with gain 4."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", binomial_kernel(4.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, 2H, 2W)."""
+        channels = x.shape[1]
+        weight = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
+        return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=channels)
+
+
+class Weight(NamedTuple):
+    """What a convolution derives from its parameters.
+
+    tensor: (O, I, k, k), or (I, O, k, k) for a transposed one, in the activations' type; norm: (O,) or (1,), by which
+    the outputs must be multiplied; energy: (O, I), sum over the taps of the squared parameters (modulated only).
+    """
+
+    tensor: Tensor
+    norm: Tensor
+    energy: Tensor
+
+
+class Prepared(nn.Module):
+    """A layer that can derive its weights once and keep them, for as long as the parameters don't change.
+
+    What is kept moves with the module between devices and isn't part of the state dict. It is dropped by `train()`
+    and by loading a state dict; whoever changes parameters otherwise calls `prepare` again.
+    """
+
+    weight: nn.Parameter
+    prepared_tensor: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in Weight._fields:
+            self.register_buffer(f"prepared_{name}", None, persistent=False)
+
+    def derive(self, dtype: torch.dtype) -> Weight:
+        """The weights for activations of this type, differentiable."""
+        raise NotImplementedError
+
+    def prepare(self, dtype: torch.dtype | None) -> None:
+        """Keep the weights for activations of this type; None forgets them."""
+        with torch.no_grad():
+            derived = (
+                Weight(*(t.clone(memory_format=torch.preserve_format) for t in self.derive(dtype))) if dtype else None
+            )
+        for name in Weight._fields:
+            setattr(self, f"prepared_{name}", getattr(derived, name, None))
+
+    def weights(self, dtype: torch.dtype) -> Weight:
+        """The weights kept, or derived now: always so when gradients must reach the parameters."""
+        kept = self.prepared_tensor
+        if kept is None or kept.dtype != dtype or (torch.is_grad_enabled() and self.weight.requires_grad):
+            return self.derive(dtype)
+        return Weight(*(getattr(self, f"prepared_{name}") for name in Weight._fields))
+
+    def train(self, mode: bool = True) -> Prepared:
+        """Training changes the parameters: forget what was derived from them."""
+        if mode:
+            self.prepare(None)
+        return super().train(mode)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], *args: Any) -> None:
+        self.prepare(None)
+        super()._load_from_state_dict(state_dict, *args)
+
+
+def _bounded(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(O, I, k, k) in another type, and what to multiply the outputs by: all ones unless it is a half type."""
+    if not is_half(dtype):
+        return weight, weight.new_ones(1)
+    norm = weight.abs().sum(dim=(1, 2, 3)).clamp(min=TINY) / HALF_NORM
+    return (weight / norm[:, None, None, None]).to(dtype), norm
+
+
+class EqualConv2d(Prepared):
+    """Convolution with equalised learning rate; `gain` multiplies weights and bias."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.gain = gain
+        self.scale = gain / math.sqrt(inputs * size**2)
+        self.stride = stride
+        self.padding = padding
+
+    def derive(self, dtype: torch.dtype) -> Weight:
+        """The parameters times their scale; norm and energy aren't used."""
+        weight = (self.weight * self.scale).to(dtype).contiguous(memory_format=torch.channels_last)
+        return Weight(weight, weight.new_ones(1), weight.new_ones(1))
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(N, inputs, H, W) to gain (conv(x) + bias), (N, outputs, H', W')."""
+        if bias is not None:
+            bias = (bias * self.gain).to(x.dtype)
+        return F.conv2d(x, self.weights(x.dtype).tensor, bias, stride=self.stride, padding=self.padding)
+
+
+class FusedLeakyReLU(nn.Module):
+    """The bias of an activation; the layer that owns it applies it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+class ConvLayer(nn.Sequential):
+    """Convolution of an encoder or discriminator: [blur,] convolution[, bias and activation]."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, downsample: bool = False, activated: bool = True
+    ) -> None:
+        # A 1 x 1 convolution with stride picks every second pixel: let the blur produce only those.
+        blur_stride = 2 if downsample and size == 1 else 1
+        stride = 2 // blur_stride if downsample else 1
+        padding = 0 if downsample else size // 2
+        gain = GAIN if activated else 1.0
+        layers: list[nn.Module] = [Blur((size + 1) // 2)] if downsample else []
+        layers.append(EqualConv2d(inputs, outputs, size, stride=stride, padding=padding, gain=gain))
+        if activated:
+            layers.append(FusedLeakyReLU(outputs))
+        super().__init__(*layers)
+        self.blur_stride = blur_stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H', W'), H' = H / 2 when downsampling."""
+        layers = list(self)
+        if isinstance(layers[0], Blur):
+            x = layers.pop(0)(x, stride=self.blur_stride)
+        if len(layers) == 1:
+            result: Tensor = layers[0](x)
+            return result
+        return leaky(layers[0](x, layers[1].bias))
+
+
+class ModulatedConv2d(Prepared):
+    """3 x 3 convolution whose input channels are scaled by a style, per sample (StyleGAN2, section 2.2).
+
+    Instead of one weight per sample, the activations are scaled before and the outputs after one shared convolution:
+    conv(x, w s) d = d conv(x s, w), where d = 1 / sqrt(sum over inputs and taps of (w s)^2) undoes the change of scale.
+    """
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int, *, upsample: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, 3, 3))
+        self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
+        self.scale = 1 / math.sqrt(inputs * 9)
+        self.blur = Blur(1, gain=4.0) if upsample else None
+
+    def derive(self, dtype: torch.dtype) -> Weight:
+        """See Weight."""
+        weight = self.weight[0]
+        tensor, norm = _bounded(weight, dtype)
+        tensor = tensor if self.blur is None else tensor.transpose(0, 1)
+        return Weight(tensor.contiguous(memory_format=torch.channels_last), norm, weight.square().sum(dim=(2, 3)))
+
+    def forward(self, x: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (N, inputs, H, W), overwritten when autograd is off; style: (N, style_dim).
+
+        Returns the convolution (N, outputs, H, W), or (N, outputs, 2H, 2W) when upsampling, and the gains
+        (N, outputs), in the parameters' type, by which the caller must multiply it.
+        """
+        weight, norm, energy = self.weights(x.dtype)
+        scales = self.modulation(style) * self.scale
+        gains = torch.rsqrt(F.linear(scales.square(), energy) + 1e-8) * norm
+        if is_half(x.dtype):
+            largest = scales.abs().amax(dim=1, keepdim=True).clamp(min=TINY)
+            scales, gains = scales / largest, gains * largest
+        scales = scales.to(x.dtype)[:, :, None, None]
+        x = x * scales if _out_of_place() else x.mul_(scales)
+        if self.blur is None:
+            return F.conv2d(x, weight, padding=1), gains
+        return self.blur(F.conv_transpose2d(x, weight, stride=2)), gains
+
+
+class ModulatedProjection(nn.Module):
+    """1 x 1 modulated convolution to RGB, without demodulation: one small matrix per sample."""
+
+    def __init__(self, inputs: int, style_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, 3, inputs, 1, 1))
+        self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
+        self.scale = 1 / math.sqrt(inputs)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """x: (N, inputs, H, W), style: (N, style_dim). Returns (N, 3, H, W) in the parameters' type."""
+        n, channels, height, width = x.shape
+        matrix = (self.modulation(style) * self.scale)[:, None] * self.weight.view(1, 3, channels)
+        norm = matrix.new_ones(1)
+        if is_half(x.dtype):
+            norm = matrix.abs().sum(dim=2, keepdim=True).clamp(min=TINY) / HALF_NORM
+        pixels = x.permute(0, 2, 3, 1).reshape(n, height * width, channels).transpose(1, 2)
+        rgb: Tensor = torch.bmm((matrix / norm).to(x.dtype), pixels).to(matrix.dtype) * norm
+        return rgb.view(n, 3, height, width)
+
+
+def join(x: Tensor, gains: Tensor, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Demodulate, append the weighted features, add the bias and activate, each in as few passes as there can be.
+
+    x and features: (N, C, H, W); gains: (N, C); weight: (1,); bias: (2C,). Returns (N, 2C, H, W).
+    """
+    channels = x.shape[1]
+    gains = (gains * GAIN).clamp(max=6e4).to(x.dtype)[:, :, None, None]
+    weight = (weight * GAIN).to(x.dtype).view(1, 1, 1, 1)
+    bias = (bias * GAIN).to(x.dtype).view(1, -1, 1, 1)
+    if _out_of_place():
+        own, foreign = torch.addcmul(bias[:, :channels], x, gains), torch.addcmul(bias[:, channels:], features, weight)
+        return leaky(torch.cat([own, foreign], dim=1))
+    shape = (len(x), 2 * channels, *x.shape[2:])
+    joined = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    torch.addcmul(bias[:, :channels], x, gains, out=joined[:, :channels])
+    torch.addcmul(bias[:, channels:], features, weight, out=joined[:, channels:])
+    return leaky(joined)
+
+
+def minibatch_deviation(x: Tensor, group: int = 4) -> Tensor:
+    """Append one channel with the mean standard deviation over groups of the batch (Karras et al. 2018).
+
+    x: (N, C, H, W), N divisible by min(N, group). Returns (N, C + 1, H, W).
+    """
+    n, _, h, w = x.shape
+    group = min(n, group)
+    groups = x.reshape(group, -1, *x.shape[1:])
+    deviation = (groups.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    plane = deviation.repeat(group).view(n, 1, 1, 1).expand(n, 1, h, w)
+    return torch.cat([x, plane], dim=1)
