@@ -100,7 +100,9 @@ def _add_options(group: Any, options: type) -> None:
         else:
             keywords["type"] = seconds if each.metadata["metavar"] == "TIME" else kinds[0]
             keywords |= (
-                {"choices": each.metadata["choices"]} if each.metadata["choices"] else {"metavar": each.metadata["metavar"]}
+                {"choices": each.metadata["choices"]}
+                if each.metadata["choices"]
+                else {"metavar": each.metadata["metavar"]}
             )
         group.add_argument(*flags, **keywords)
 

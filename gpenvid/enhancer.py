@@ -143,9 +143,9 @@ class Enhancer:
             found = self.detector.detect([picture.small for picture in pictures])
         most = self.options.detector.max_faces or None
         return [
-            sorted(
-                (_scaled(face, 1 / picture.to_small) for face in faces), key=lambda face: face.size, reverse=True
-            )[:most]
+            sorted((_scaled(face, 1 / picture.to_small) for face in faces), key=lambda face: face.size, reverse=True)[
+                :most
+            ]
             for picture, faces in zip(pictures, found, strict=True)
         ]
 
@@ -184,7 +184,7 @@ class Enhancer:
                     continue
                 x0, y0, x1, y1 = bounds
                 region = pixels.read_region(picture.frame, x0, y0, x1, y1)
-                matrix = _compose(stored, np.array([[1.0, 0.0, x0], [0.0, 1.0, y0]]))
+                matrix = align.localize(stored, x0, y0)
                 crop = align.crop(region, matrix, self.restorer.size)
                 crops.append(_Crop(track, x0, y0, region, matrix, crop, weight))
         return crops

@@ -20,13 +20,18 @@ from gpenvid.gpen.restorer import Restorer
 from gpenvid.media.image import IMAGE_SUFFIXES, read_image, write_image
 from gpenvid.media.probe import MediaInfo, probe
 from gpenvid.media.reader import Reader
-from gpenvid.media.writer import WRITABLE_SUFFIXES, Writer
+from gpenvid.media.writer import FORMATS, Writer
 from gpenvid.options import Options
 from gpenvid.report import MAX_TRACKS, Report, TrackSummary
 from gpenvid.stages import prefetch
 from gpenvid.types import Image, Track
 
 T = TypeVar("T")
+
+VIDEO_SUFFIXES = frozenset(FORMATS) | {
+    *(".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".3gp", ".ogv", ".mxf", ".gif"),
+}
+"""What counts as a video in a folder."""
 
 DEPTH = 8
 """Pictures that wait between two stages at most."""
@@ -64,26 +69,23 @@ def enhance(
         raise OptionsError("--faces-only: name the folder with --save-faces DIR")
     source = Path(input)
     info = probe(source)
-    target = None if faces_only else Path(output) if output is not None else default_output(source, info)
+    target = (
+        None if faces_only else Path(output) if output is not None else Path.cwd() / f"output_{writable_name(source)}"
+    )
     saver = FaceSaver(save_faces) if save_faces is not None else None
-    enhancer = Enhancer(chosen, restorer=restorer, detector=detector, on_face=saver)
-    job = _Job(enhancer, source, info, target, on_progress, stop)
-    if saver is not None:
-        saver.also = job.on_face
-    else:
-        enhancer.on_face = job.on_face
-    done = job.run()
+    enhancer = Enhancer(chosen, restorer=restorer, detector=detector)
+    done = _Job(enhancer, source, info, target, saver, on_progress, stop).run()
     if report is not None:
         done.input_sha256 = _sha256(source)
         done.write(report)
     return done
 
 
-def default_output(source: Path, info: MediaInfo) -> Path:
-    """`output_<name>` in the working directory; Matroska where the input's container can't be written."""
-    writable = IMAGE_SUFFIXES if info.kind == "image" else WRITABLE_SUFFIXES
-    suffix = source.suffix if source.suffix.lower() in writable else ".png" if info.kind == "image" else ".mkv"
-    return Path.cwd() / f"output_{source.stem}{suffix}"
+def writable_name(source: Path) -> str:
+    """The file's own name; with .mkv for a video whose container can't be written."""
+    if source.suffix.lower() in IMAGE_SUFFIXES or source.suffix.lower() in FORMATS:
+        return source.name
+    return f"{source.stem}.mkv"
 
 
 class FaceSaver:
@@ -91,7 +93,6 @@ class FaceSaver:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.also: Callable[[Track, float, Image, Image], None] | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,8 +107,6 @@ class FaceSaver:
                 frame.save(path)
             except (OSError, av.FFmpegError) as error:
                 raise MediaError(f"{path}: can't be written ({error})") from error
-        if self.also is not None:
-            self.also(track, seconds, crop, restored)
 
 
 class _Job:
@@ -119,10 +118,13 @@ class _Job:
         source: Path,
         info: MediaInfo,
         target: Path | None,
+        saver: FaceSaver | None,
         on_progress: ProgressCallback | None,
         stop: threading.Event | None,
     ) -> None:
         self.enhancer = enhancer
+        enhancer.on_face = self._on_face
+        self.saver = saver
         self.info = info
         self.source = source
         self.target = target
@@ -137,8 +139,9 @@ class _Job:
             options=asdict(enhancer.options),
         )
 
-    def on_face(self, track: Track, seconds: float, crop: Image, restored: Image) -> None:
-        """Account for one restored face."""
+    def _on_face(self, track: Track, seconds: float, crop: Image, restored: Image) -> None:
+        if self.saver is not None:
+            self.saver(track, seconds, crop, restored)
         if track.id in self.tracks:
             self.tracks[track.id].seen(track, seconds)
         else:
@@ -186,7 +189,9 @@ class _Job:
         clock = self.enhancer.clock
         total = self.info.frames
         decoded = prefetch(
-            self._until_stopped(_timed(reader.pictures(writer.copy if writer else None), "decode", clock)), DEPTH, "decode"
+            self._until_stopped(_timed(reader.pictures(writer.copy if writer else None), "decode", clock)),
+            DEPTH,
+            "decode",
         )
         enhanced = prefetch(self.enhancer.process(decoded), DEPTH, "enhance")
         with closing(decoded), closing(enhanced):
@@ -222,7 +227,7 @@ def enhance_folder(
     """
     folder = Path(folder)
     target = Path(output) if output is not None else Path.cwd() / f"output_{folder.resolve().name}"
-    sources = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES | WRITABLE_SUFFIXES]
+    sources = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not sources:
         raise MediaError(f"{folder}: no video or image in this folder")
     if target.resolve() == folder.resolve():
@@ -231,7 +236,7 @@ def enhance_folder(
     results: list[Report | GpenvidError] = []
     for source in sources:
         try:
-            result: Report | GpenvidError = enhance(source, target / source.name, **settings)
+            result: Report | GpenvidError = enhance(source, target / writable_name(source), **settings)
         except GpenvidError as error:
             result = error
         results.append(result)

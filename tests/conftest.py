@@ -26,7 +26,12 @@ def film(tmp_path: Path) -> Callable[..., Path]:
     """Make a short film: a green square that moves over a grey texture, at irregular times, with a tone."""
 
     def make(
-        name: str = "film.mp4", frames: int = 20, width: int = 320, height: int = 240, faces: int = 1, audio: bool = True
+        name: str = "film.mp4",
+        frames: int = 20,
+        width: int = 320,
+        height: int = 240,
+        faces: int = 1,
+        audio: bool = True,
     ) -> Path:
         path = tmp_path / name
         squares = [(100.0, 120.0, 40.0), (230.0, 110.0, 36.0)][:faces]

@@ -48,7 +48,9 @@ def test_same_video_with_painted_faces(film: Film, tmp_path: Path) -> None:
     with av.open(target) as container:
         assert container.metadata["title"] == "a test film"
         for i, frame in enumerate(container.decode(video=0)):
-            assert mean_inside(frame.to_ndarray(format="rgb24"), 100 + 2 * i, 120, 16) == pytest.approx([200, 60, 60], abs=6)
+            assert mean_inside(frame.to_ndarray(format="rgb24"), 100 + 2 * i, 120, 16) == pytest.approx(
+                [200, 60, 60], abs=6
+            )
     assert (report.counts.pictures, report.counts.restored, report.counts.tracks) == (20, 20, 1)
     assert [(track.first, track.pictures) for track in report.tracks] == [(0.0, 20)]
     assert not report.interrupted
@@ -96,7 +98,9 @@ def test_trimmed_by_time(film: Film, tmp_path: Path) -> None:
     run(source, target, start=0.4, end=1.2)
     expected = [pts for pts in (40 * i + (7 if i % 3 == 1 else 0) for i in range(50)) if 400 <= pts < 1200]
     with av.open(target) as container:
-        assert [round(frame.time * 1000) for frame in container.decode(video=0)] == [pts - expected[0] for pts in expected]
+        assert [round(frame.time * 1000) for frame in container.decode(video=0)] == [
+            pts - expected[0] for pts in expected
+        ]
 
 
 def test_faces_are_saved_as_png(film: Film, tmp_path: Path) -> None:
@@ -120,7 +124,9 @@ def test_faces_only_writes_nothing_else(film: Film, tmp_path: Path, monkeypatch:
         run(source, None, faces_only=True)
 
 
-def test_default_output_lies_in_the_working_directory(film: Film, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_output_lies_in_the_working_directory(
+    film: Film, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = film(frames=3)
     work = tmp_path / "work"
     work.mkdir()
