@@ -27,8 +27,8 @@ from gpenvid.gpen.ops import (
     minibatch_deviation,
 )
 
-SIZES = (64, 128, 256, 512, 1024, 2048)
-"""Resolutions that the channel table of StyleGAN2 covers; faces are restored at 128 and more."""
+SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
+"""Resolutions that a network can have; those below 128 serve tests rather than faces."""
 
 LR_MLP = 0.01
 
@@ -61,9 +61,10 @@ class Architecture:
 
     def channels(self, resolution: int) -> int:
         """Width of the feature maps at a resolution."""
+        # Rounded down, but for what floating point loses when the factors were recovered from widths.
         if resolution <= 32:
-            return int(512 * self.narrow)
-        return int(16384 // resolution * self.channel_multiplier * self.narrow)
+            return int(512 * self.narrow + 1e-6)
+        return int(16384 // resolution * self.channel_multiplier * self.narrow + 1e-6)
 
 
 class ConstantInput(nn.Module):
