@@ -63,10 +63,18 @@ class TrackerOptions:
     """How faces are followed over time. All durations are seconds."""
 
     lag: float = option(0.4, "seconds of look-ahead for smoothing; 0 is causal")
+    confident: float = option(0.6, "least score of a detection that starts a track; weaker ones only continue it")
+    confirm: float = option(0.1, "seconds for which a face must be seen before it counts as one")
+    fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
+    memory: float = option(2.0, "seconds after which a lost face is forgotten")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
         _require(0 <= self.lag <= 5, "lag", self.lag, "0 to 5 seconds")
+        _require(0 < self.confident < 1, "confident", self.confident, "between 0 and 1")
+        _require(0 <= self.confirm <= 2, "confirm", self.confirm, "0 to 2 seconds")
+        _require(0 <= self.fade <= 2, "fade", self.fade, "0 to 2 seconds")
+        _require(0 <= self.memory <= 60, "memory", self.memory, "0 to 60 seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,95 @@
+"""A face as seven complex channels: where it is, how large and turned, what shape, and its box.
+
+The five landmarks, as complex numbers z, are the unitary transform of (mean, similarity to a template, 3 shape modes):
+
+    z = c + b (t + sum_m u_m e_m),   t the template, centred and of norm 1, e_m orthonormal, all orthogonal to each other
+
+Channels: 0 the centre c (pixels); 1 log b (log of the spread |b| in pixels, and the roll in radians); 2-4 the shape u;
+5 the box's centre relative to the face, (box centre - c) / b; 6 log(width / |b|) + i log(height / |b|).
+Noise of equal size on all landmarks becomes equal, independent noise on the channels 0 to 4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpenvid.types import Face
+
+Real = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+CHANNELS = 7
+
+_TEMPLATE = np.array(
+    [192.98 + 239.95j, 318.90 + 240.19j, 256.63 + 314.02j, 201.26 + 371.41j, 313.09 + 371.15j]
+)  # the FFHQ template: any upright face would do
+
+
+def _basis() -> Complex:
+    """Rows: the mean, the template, three shape modes; orthonormal."""
+    centred = _TEMPLATE - _TEMPLATE.mean()
+    known = np.stack([np.ones(5), centred, [1, -1, 0, 1, -1], [1, 1, -4, 1, 1], [1, -1, 0, -1, 1]], 1)
+    q, r = np.linalg.qr(known)
+    phase = np.diag(r) / np.abs(np.diag(r))
+    return (q * phase).T
+
+
+BASIS = _basis()
+"""(5, 5) unitary; landmarks @ BASIS.conj().T are the coefficients."""
+
+NOISE_GAIN = np.array([0.2, 1, 1, 1, 1, 4, 4])
+"""Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""
+
+MOTION_GAIN = np.array([1, 0.25, 0.1, 0.1, 0.1, 0.05, 0.05])
+"""How much each channel moves, as a variance, beside the centre."""
+
+
+def encode(boxes: Real, landmarks: Complex) -> Complex:
+    """Return the channels (N, 7) of boxes (N, 4) and landmarks (N, 5)."""
+    a = landmarks @ BASIS.conj().T
+    c, b = landmarks.mean(-1), a[..., 1]
+    b = np.where(np.abs(b) < 1e-3, 1e-3, b)
+    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
+    size = np.log(np.maximum(x1 - x0, 1e-3)) + 1j * np.log(np.maximum(y1 - y0, 1e-3)) - (1 + 1j) * np.log(np.abs(b))
+    middle = (x0 + x1 + 1j * (y0 + y1)) / 2
+    return np.stack([c, np.log(b), *(np.moveaxis(a[..., 2:], -1, 0) / b), (middle - c) / b, size], -1)
+
+
+def decode(channels: Complex) -> tuple[Real, Complex]:
+    """Return boxes (..., 4) and landmarks (..., 5) of channels (..., 7)."""
+    c, b = channels[..., 0, None], np.exp(channels[..., 1, None])
+    landmarks = c + b * (BASIS[1] + channels[..., 2:5] @ BASIS[2:])
+    half = np.exp(channels[..., 6:7].real) + 1j * np.exp(channels[..., 6:7].imag)
+    half *= np.abs(b) / 2
+    middle = c + b * channels[..., 5:6]
+    low, high = middle - half, middle + half
+    return np.concatenate([low.real, low.imag, high.real, high.imag], -1), landmarks
+
+
+def arrays(faces: list[Face]) -> tuple[Real, Complex, Real]:
+    """Return boxes (N, 4), landmarks (N, 5) and scores (N,) of faces."""
+    boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
+    points = np.array([face.landmarks for face in faces], np.float64).reshape(-1, 5, 2)
+    return boxes, points[..., 0] + 1j * points[..., 1], np.array([face.score for face in faces], np.float64)
+
+
+def robust(predicted: Complex, measured: Complex, sigma: float) -> tuple[Complex, float]:
+    """Replace the gross outliers among measured landmarks (5,) by what the predicted face, moved, would show.
+
+    The face is moved by the similarity that most of its landmarks agree on (iteratively reweighted least squares,
+    Geman-McClure weights, from the median displacement). Returns the landmarks and the share of them that was believed.
+    """
+    shift = measured - predicted
+    fit = predicted + np.median(shift.real) + 1j * np.median(shift.imag)
+    weight = np.ones(5)
+    for scale in (6.0, 4.0, 3.0, 3.0):
+        weight = 1 / (1 + (np.abs(measured - fit) / (scale * sigma)) ** 2) ** 2
+        total = weight.sum()
+        if total < 1e-6:
+            break
+        p, m = (weight * predicted).sum() / total, (weight * measured).sum() / total
+        turn = (weight * (predicted - p).conj() * (measured - m)).sum() / (weight * np.abs(predicted - p) ** 2).sum()
+        fit = m + turn * (predicted - p)
+    believed = np.abs(measured - fit) < 5 * sigma
+    return np.where(believed, measured, fit), float(believed.mean())
