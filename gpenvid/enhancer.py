@@ -99,7 +99,8 @@ class Enhancer:
         frame.pts = frame.pts or 0
         picture = self._picture(frame)
         faces = self._detect([picture])[0]
-        tracks = [Track(i, face) for i, face in enumerate(faces, start=1)]
+        sure = [face for face in faces if face.score >= self.options.tracker.confident]
+        tracks = [Track(i, face) for i, face in enumerate(sure, start=1)]
         (enhanced,) = self._restored(iter([(picture, tracks)]), steady=None)
         return enhanced
 
@@ -217,10 +218,12 @@ class Enhancer:
                 restored = steady.update(taken.track.id, picture.seconds, taken.crop, restored)
             height, width = taken.region.shape[:2]
             box = (taken.x0, taken.y0, taken.x0 + width, taken.y0 + height)
+            beneath = taken.crop
             if any(_overlap(box, other) for other in touched):
                 taken.region = pixels.read_region(picture.frame, *box)
+                beneath = align.crop(taken.region, taken.matrix, self.restorer.size)
             mask: Float = self._mask * np.float32(taken.weight)
-            delta = align.paste(taken.region, taken.crop, restored, mask, taken.matrix)
+            delta = align.paste(taken.region, beneath, restored, mask, taken.matrix)
             pixels.add_region(picture.frame, taken.x0, taken.y0, delta)
             touched.append(box)
             self.counts.restored += 1

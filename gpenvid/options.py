@@ -47,7 +47,7 @@ class DetectorOptions:
     detector: str = option(
         "auto", "face detector: auto, retinaface_resnet50, retinaface_mobile0.25, or a file", metavar="NAME"
     )
-    threshold: float = option(0.6, "least score of a detection, 0 to 1")
+    threshold: float = option(0.3, "least score of a detection, 0 to 1; weak ones only continue a track")
     detect_size: int = option(640, "longer side in pixels of the copy in which faces are searched; 0 for full size")
     max_faces: int = option(0, "restore at most this many faces a picture, largest first; 0 for all")
 
@@ -67,6 +67,7 @@ class TrackerOptions:
     confirm: float = option(0.1, "seconds for which a face must be seen before it counts as one")
     fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
     memory: float = option(2.0, "seconds after which a lost face is forgotten")
+    stability: float = option(50.0, "how strongly flicker of the restoration is damped, 0 to 100")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
@@ -75,6 +76,7 @@ class TrackerOptions:
         _require(0 <= self.confirm <= 2, "confirm", self.confirm, "0 to 2 seconds")
         _require(0 <= self.fade <= 2, "fade", self.fade, "0 to 2 seconds")
         _require(0 <= self.memory <= 60, "memory", self.memory, "0 to 60 seconds")
+        _require(0 <= self.stability <= 100, "stability", self.stability, "0 to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +128,7 @@ class EncoderOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
+        _require(self.crf is None or 0 <= self.crf <= 63, "crf", self.crf, "0 to 63")
         for item in self.encoder_options:
             _require("=" in item, "encoder_option", item, "KEY=VALUE")
 

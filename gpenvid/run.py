@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,9 @@ from gpenvid.gpen.restorer import Restorer
 from gpenvid.media.image import IMAGE_SUFFIXES, read_image, write_image
 from gpenvid.media.probe import MediaInfo, probe
 from gpenvid.media.reader import Reader
+from gpenvid.media.target import Target
 from gpenvid.media.writer import FORMATS, Writer
-from gpenvid.options import Options
+from gpenvid.options import STAGES, Options
 from gpenvid.report import MAX_TRACKS, Report, TrackSummary
 from gpenvid.stages import prefetch
 from gpenvid.types import Image, Track
@@ -72,6 +73,8 @@ def enhance(
     target = (
         None if faces_only else Path(output) if output is not None else Path.cwd() / f"output_{writable_name(source)}"
     )
+    if target is not None:
+        Target(target, (source,))  # refuses what can't be written before the networks are loaded
     saver = FaceSaver(save_faces) if save_faces is not None else None
     enhancer = Enhancer(chosen, restorer=restorer, detector=detector)
     done = _Job(enhancer, source, info, target, saver, on_progress, stop).run()
@@ -232,6 +235,13 @@ def enhance_folder(
         raise MediaError(f"{folder}: no video or image in this folder")
     if target.resolve() == folder.resolve():
         raise MediaError(f"{target}: the output folder is the input folder; name another with -o")
+    names = {each.name for stage in STAGES.values() for each in fields(stage)}
+    networks = Enhancer(
+        Options.of(**{name: settings[name] for name in names & settings.keys()}),
+        restorer=settings.pop("restorer", None),
+        detector=settings.pop("detector", None),
+    )
+    settings |= {"restorer": networks.restorer, "detector": networks.detector}
     target.mkdir(parents=True, exist_ok=True)
     results: list[Report | GpenvidError] = []
     for source in sources:

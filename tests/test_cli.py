@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from fakes import BlindDetector, PaintRestorer, SquareDetector
 
@@ -89,7 +90,7 @@ def test_what_can_not_be_done_is_said_in_one_line_and_leaves_nothing(
     (tmp_path / "text.mp4").write_text("not a video\n")
     with av.open(tmp_path / "tone.m4a", "w") as container:
         stream = container.add_stream("aac", rate=48000, layout="mono")
-        silence = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
         silence.sample_rate = 48000
         container.mux(stream.encode(silence))
         container.mux(stream.encode(None))
