@@ -72,6 +72,15 @@ def table(faces: Sequence[Face]) -> np.ndarray:
     return np.array([[*face.box, face.score, *face.landmarks.ravel()] for face in faces]).reshape(-1, 15)
 
 
+def assert_same_faces(found: np.ndarray, expected: np.ndarray, atol: float) -> None:
+    """Equal up to rounding, which may swap two faces of the same score."""
+    assert found.shape == expected.shape
+    distance = np.abs(found[:, None] - expected[None]).max(axis=2)
+    nearest = distance.argmin(axis=1)
+    assert sorted(nearest) == list(range(len(expected)))
+    assert len(found) == 0 or distance.min(axis=1).max() < atol
+
+
 class TestProtocol:
     def test_it_is_a_detector(self, detector: Detector) -> None:
         assert isinstance(detector, Detector)
@@ -85,7 +94,7 @@ class TestProtocol:
         assert len(together) == 5
         assert any(together)
         for image, faces in zip(images, together, strict=True):
-            np.testing.assert_allclose(table(faces), table(detector.detect([image])[0]), atol=2e-3)
+            assert_same_faces(table(faces), table(detector.detect([image])[0]), 2e-3)
 
     def test_best_first_and_well_formed(self, detector: Detector) -> None:
         for faces in detector.detect([noise(96, 128, 1), noise(96, 128, 2)]):
@@ -112,24 +121,25 @@ class TestProtocol:
 
 class TestRetinaFace:
     @pytest.mark.parametrize("shape", [(96, 128), (121, 75), (40, 200)])
+    @torch.inference_mode()
     def test_it_agrees_with_facexlib(self, weights: Path, shape: tuple[int, int]) -> None:
         image = noise(*shape)
         reference = load_network(weights).detect_faces(image[..., ::-1].copy(), conf_threshold=0.45, nms_threshold=0.4)
         faces = load_detector(weights, device="cpu", threshold=0.45).detect([image])[0]
         assert len(faces) > 3
-        np.testing.assert_allclose(table(faces), reference, atol=1e-3)
+        assert_same_faces(table(faces), reference, 1e-3)
 
     @pytest.mark.parametrize("name", ["mobile0.25", "resnet50"])
     def test_folding_the_normalisation_changes_nothing(self, name: str) -> None:
-        image = torch.rand(2, 3, 64, 80) * 100
-        network = seeded_network(name)
+        image = torch.rand(1, 3, 48, 40, dtype=torch.float64) * 100
+        network = seeded_network(name).double()
         with torch.inference_mode():
             before = network(image)
             RetinaFaceDetector(network, device="cpu")
             after = network(image)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
         for a, b in zip(before, after, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
 
     @pytest.mark.parametrize("name", ["mobile0.25", "resnet50"])
     def test_the_architecture_is_read_from_the_weights(self, tmp_path: Path, name: str) -> None:
@@ -153,7 +163,7 @@ class TestRetinaFace:
 
     def test_many_picture_sizes_keep_few_anchors(self, weights: Path) -> None:
         detector = load_detector(weights, device="cpu")
-        detector.detect([noise(16, 16 + n) for n in range(9)])
+        detector.detect([noise(8, 8 + n) for n in range(9)])
         assert len(detector._anchors) <= 4
 
     def test_a_picture_of_another_kind_is_refused(self, weights: Path) -> None:
@@ -176,7 +186,7 @@ class TestRetinaFace:
         for thread in threads:
             thread.join()
         for index in range(3):
-            np.testing.assert_allclose(found[index], expected, atol=2e-3)
+            assert_same_faces(found[index], expected, 2e-3)
 
 
 class _Bomb:

@@ -111,7 +111,7 @@ def crop(region: Image, matrix: Matrix, size: int) -> Image:
 
 
 @lru_cache(maxsize=16)
-def feather(size: int, *, border: float = BORDER, softness: float = 0.25, power: float = 4.0) -> Float:
+def feather(size: int, *, border: float = BORDER, softness: float = 0.15, power: float = 4.0) -> Float:
     """Make the soft mask of a face in crop space: (size, size) float32 in [0, 1], read-only.
 
     A superellipse of exponent `power` that touches the inner edge of `border` (share of the side along each edge,

@@ -22,7 +22,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = "unsafe contents" if "WeightsUnpickler" in str(error) else type(error).__name__
+        reason = "unsafe contents" if "GLOBAL" in str(error) else type(error).__name__
         raise WeightsError(f"{path.name}: not a readable weights file ({reason})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -19,6 +19,8 @@ from gpenvid.faces.checkpoint import read_state_dict
 from gpenvid.types import Float
 
 NETWORK_SIZE = 512
+"""The side of the crops that ParseNet was trained on."""
+
 CLASSES = 19
 FACE_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
 """Skin, features, hair and earrings; not background (0), hat (14), necklace, neck or clothes (16 to 18)."""
@@ -30,10 +32,17 @@ SOFTNESS = 16 / 512
 class FaceParser:
     """ParseNet as a source of paste masks. Holds no state between calls; use one per thread all the same."""
 
-    def __init__(self, network: ParseNet, *, device: str | torch.device = "auto", batch: int = 4) -> None:
-        """Take over a loaded network; batch: most crops in one pass. Raises DeviceError if the device isn't there."""
+    def __init__(
+        self, network: ParseNet, *, device: str | torch.device = "auto", batch: int = 4, size: int = NETWORK_SIZE
+    ) -> None:
+        """Take over a loaded network.
+
+        batch: most crops in one pass; size: side at which the network sees a crop, a multiple of 16. Raises
+        DeviceError if the device isn't there.
+        """
         self.device = resolve_device(device)
         self.batch = batch
+        self.size = size
         self._network = network.eval().to(self.device)
 
     def mask(self, crops: NDArray[np.uint8]) -> Float:
@@ -58,7 +67,7 @@ class FaceParser:
         """Give the probability of any face class, (N, S, S) float32, for uint8 (N, S, S, 3)."""
         size = (crops.shape[1], crops.shape[2])
         x = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
-        x = F.interpolate(x, (NETWORK_SIZE, NETWORK_SIZE), mode="bilinear", align_corners=False, antialias=True)
+        x = F.interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
         share = self._network(x)[0].softmax(1)[:, list(FACE_CLASSES)].sum(1, keepdim=True)
         return F.interpolate(share, size, mode="bilinear", align_corners=False, antialias=True).squeeze(1)
 
