@@ -205,8 +205,7 @@ class Bank:
         step = self._next
         step.measured, step.variance = measured, variance
         if jump.any():
-            for k in range(3):
-                step.prior_cov[:, jump, :, k, k] += spread[jump, :, k]
+            step.prior_cov[:, jump] += spread[jump, :, :, None] * np.eye(3)
         _correct(step)
         self._state = step.posterior.copy(), step.posterior_cov.copy(), step.evidence.copy()
         self.steps.append(step)

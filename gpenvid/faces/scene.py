@@ -19,7 +19,7 @@ class SceneDetector:
     Two pictures are of one scene if their structure agrees (the structure term of SSIM, Wang et al. 2004, which a change
     of light leaves alone) once the camera's shift is undone, or if their colours do. A cut must also stand out from
     what the last half second looked like: a shaking camera or a dissolve changes a little in every picture. A picture
-    without structure (a flash that saturates, a black frame) says nothing: the next one is compared with the one before.
+    without structure (a white flash, a black frame) says nothing: the next one is compared with the one before it.
     """
 
     def __init__(self, sensitivity: float = 50.0) -> None:
@@ -38,7 +38,7 @@ class SceneDetector:
         self._usual = 0.0
 
     def update(self, image: Image, time: float | Fraction) -> bool:
-        """Take in a small RGB copy (H, W, 3) of the next picture, and its time in seconds; return whether it is a cut."""
+        """Take in a small RGB copy (H, W, 3) of the next picture and its time in seconds; return whether it is a cut."""
         small = cv2.resize(image, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA)
         gray = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
         now = float(time)
@@ -70,7 +70,7 @@ def _colours(small: Image) -> Float:
 
 
 def _structure(a: Float, b: Float) -> float:
-    """The structure term of SSIM, averaged over windows: 1 for pictures that differ in light only, about 0 for strangers."""
+    """The structure term of SSIM, averaged over windows: 1 if only the light differs, about 0 for strangers."""
     size = (9, 9)
     ma, mb = cv2.blur(a, size), cv2.blur(b, size)
     va = np.maximum(cv2.blur(a * a, size) - ma * ma, 0)

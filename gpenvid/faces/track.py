@@ -18,7 +18,7 @@ from gpenvid.types import Face, Track
 Time = float | Fraction
 Final = list[tuple[Time, list[Track]]]
 
-SPREAD = np.array([1e2, 4.0, 4e2])
+SPREAD = np.array([1e2, 1.0, 1e2])
 """Variance of the position, velocity and acceleration of a face of which nothing is known; unit: MOTION_GAIN's."""
 
 
@@ -35,7 +35,7 @@ class _Life:
     runs: int = 1  # of the detector, since birth
     ended: bool = False
     doubts: int = 0  # detections in a row that were not believed
-    jumped: tuple[float, complex, complex, int] | None = None  # time, where it would be, its velocity, steps since
+    jumped: tuple[int, float, Complex] | None = None  # step before, its clock, position, velocity and acceleration
 
 
 @dataclass(slots=True)
@@ -91,6 +91,7 @@ class Tracker:
     def _reset(self) -> None:
         self._bank = Bank(geometry.CHANNELS)
         self._lives: list[_Life] = []
+        self._taken = 0  # pictures of this scene
         self._pending: deque[_Picture] = deque()
         self._shown: float | None = None  # the clock of the last picture handed out
         self._ran: float | None = None  # the clock of the last run of the detector, in this scene
@@ -127,20 +128,22 @@ class Tracker:
         scale = self._scale()
         mean, variance = bank.predict(max(dt, 1e-4), scale)
         n = bank.slots
-        measured, noise, jump = mean.copy(), np.full((n, geometry.CHANNELS), UNSEEN), np.zeros(n, bool)
+        measured, noise, jump = mean.copy(), np.full((n, geometry.CHANNELS), UNSEEN), np.zeros(n, np.intp)
         spread = scale[..., None] * SPREAD
         boxes, landmarks, scores = geometry.arrays(faces or [])
         found = geometry.encode(boxes, landmarks)
         pairs = self._associate(mean, variance, boxes, found, scores) if len(found) else []
         for life, d in pairs:
             self._measure(life, mean, variance, found, landmarks, scores, d, measured, noise, jump)
-        bank.correct(measured, noise, jump, spread)
+        spread[:, 2:] *= (jump == 2)[:, None, None]
+        bank.correct(measured, noise, jump > 0, spread)
+        self._taken += 1
         if faces is not None:
             first = self._ran_detector(now)
             self._age({life.id for life, _ in pairs}, now)
             self._give_birth(pairs, boxes, found, scores, first)
         state = bank.mean()
-        self._state = state
+        self._state, self._before = state, now
         if n:
             self._unit = np.exp(np.clip(state[:, 1, 0].real, -5, 10))
 
@@ -175,8 +178,7 @@ class Tracker:
         now = self._clock.now
         lost = np.array([now - life.times[-1] for life in lives])
         here = mean[slots]
-        there, _ = geometry.decode(here)
-        sizes = np.sqrt((there[:, 2] - there[:, 0]) * (there[:, 3] - there[:, 1]))
+        sizes = self._unit[slots] * np.exp((here[:, 6].real + here[:, 6].imag) / 2)
         found_sizes = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clip(1e-3)
         near, growth = association.distances(here[:, 0], sizes, found[:, 0], found_sizes)
         reach = 0.5 + np.minimum(3 * np.sqrt(variance[slots, 0]) / sizes + 0.5 * lost, 1.5)
@@ -220,7 +222,7 @@ class Tracker:
         R = r * NOISE_GAIN / np.where(np.arange(geometry.CHANNELS) == 0, 1, unit**2)
         off = np.abs(z - mean[s]) / np.sqrt(variance[s] + R)
         trusted = True
-        if off[2:5].max() > 5 and life.doubts < 3:
+        if off[2:5].max() > 4 and life.doubts < 3:
             box, predicted = geometry.decode(mean[s])
             points, share = geometry.robust(predicted, landmarks[d], float(np.sqrt(r)))
             trusted = share > 0.5
@@ -228,42 +230,39 @@ class Tracker:
             z[1] = _near(z[1], mean[s, 1])
             R = R / max(share, 0.2)
             off = np.abs(z - mean[s]) / np.sqrt(variance[s] + R)
-        if life.jumped is not None:
-            life.jumped = self._reconsider(life, z, R, variance)
-            if life.jumped is None and life.doubts < 0:
-                life.doubts = 0
-                off[:2] = 0
+        if life.jumped is not None and self._reconsider(life, z, R):
+            off[:2] = 0
         leaps = max(off[0], off[1]) > 6 and abs(z[0] - mean[s, 0]) + unit * abs(z[1] - mean[s, 1]) > 0.1 * unit
         if leaps and trusted:
             trusted = life.doubts >= 3 or abs(z[5] - mean[s, 5]) < 0.4
             if trusted:
-                velocity = self._state[s, 0, 1]
-                life.jumped = (now, complex(mean[s, 0]), complex(velocity), 0)
-                jump[s] = True
+                if life.jumped is None:
+                    life.jumped = (self._taken, self._before, self._state[s, 0].copy())
+                jump[s] = 1
         if not trusted:
             life.doubts += 1
             return
         if life.doubts >= 3:
-            jump[s] = True
+            jump[s] = 2
         life.doubts = 0
         measured[s], noise[s] = z, R
 
-    def _reconsider(
-        self, life: _Life, z: Complex, R: Real, variance: Real
-    ) -> tuple[float, complex, complex, int] | None:
+    def _reconsider(self, life: _Life, z: Complex, R: Real) -> bool:
         """A face that jumped and is back where it came from never jumped: take those detections back."""
         assert life.jumped is not None
-        since, place, velocity, steps = life.jumped
-        now = self._clock.now
-        if now - since > max(0.13, 2.2 * self._interval):
-            return None
+        step, since, (place, velocity, acceleration) = life.jumped
+        passed = self._clock.now - since
+        if passed > max(0.17, 3.2 * self._interval):
+            life.jumped = None
+            return False
         unit = float(self._unit[life.slot])
-        expected = place + velocity * (now - since)
-        if abs(z[0] - expected) < 6 * np.sqrt(R[0]) + 0.05 * unit < abs(z[0] - self._state[life.slot, 0, 0]):
-            self._bank.retract(life.slot, steps + 1)
-            life.doubts = -1
-            return None
-        return since, place, velocity, steps + 1
+        expected = place + velocity * passed + acceleration * passed**2 / 2
+        back = abs(z[0] - expected)
+        if back < 0.35 * abs(z[0] - self._state[life.slot, 0, 0]) and back < (0.1 + 2 * passed) * unit:
+            self._bank.retract(life.slot, self._taken - step)
+            life.jumped = None
+            return True
+        return False
 
     def _age(self, seen: set[int], now: float) -> None:
         for life in self._lives:
