@@ -6,6 +6,7 @@ dashes unless `flags` says otherwise.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -80,6 +81,14 @@ class TrackerOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsOptions:
+    """Where weights come from."""
+
+    weights_dir: str | None = option(None, "folder that is searched first and downloaded into", metavar="DIR")
+    offline: bool = option(False, "never download; $GPENVID_OFFLINE does the same")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RestorerOptions:
     """Which network restores the faces, and on what."""
 
@@ -92,6 +101,12 @@ class RestorerOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
+        _require(
+            re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
+            "device",
+            self.device,
+            "auto, cpu, cuda, cuda:N or mps",
+        )
         _require(
             self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision, "auto, fp32, fp16 or bf16"
         )
@@ -137,6 +152,7 @@ STAGES: dict[str, type] = {
     "reader": ReaderOptions,
     "detector": DetectorOptions,
     "tracker": TrackerOptions,
+    "weights": WeightsOptions,
     "restorer": RestorerOptions,
     "paste": PasteOptions,
     "encoder": EncoderOptions,
@@ -151,6 +167,7 @@ class Options:
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     detector: DetectorOptions = field(default_factory=DetectorOptions)
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
+    weights: WeightsOptions = field(default_factory=WeightsOptions)
     restorer: RestorerOptions = field(default_factory=RestorerOptions)
     paste: PasteOptions = field(default_factory=PasteOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
