@@ -13,12 +13,10 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-GRADIENT = 3
-
 
 @dataclass
 class Clip:
-    """What to put into a file. Audio is AAC (pcm in avi); pts are in `time_base` units, one tick a picture by default."""
+    """What to put into a file. pts are in `time_base` units; by default one tick a picture, of 1 / rate."""
 
     size: tuple[int, int] = (64, 48)
     count: int = 20
@@ -55,8 +53,9 @@ def picture(index: int, size: tuple[int, int], pix_fmt: str = "yuv420p") -> av.V
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24").reformat(format=pix_fmt)
 
 
-def make_clip(path: Path, clip: Clip = Clip()) -> Path:
+def make_clip(path: Path, clip: Clip | None = None) -> Path:
     """Write the clip; the container follows from the suffix."""
+    clip = clip or Clip()
     packets: list[Any] = []
     with av.open(str(path), "w") as container:
         container.metadata.update(clip.metadata)
@@ -199,9 +198,9 @@ def picture_times(path: Path) -> list[Fraction]:
 def planes_of(frame: av.VideoFrame) -> list[np.ndarray]:
     """The bytes of every plane without padding at the ends of rows, copied."""
     result = []
-    for plane in frame.planes:
-        component = next(c for c in frame.format.components if c.plane == plane.index)
-        count = sum(c.plane == plane.index for c in frame.format.components)
+    for index, plane in enumerate(frame.planes):
+        component = next(c for c in frame.format.components if c.plane == index)
+        count = sum(c.plane == index for c in frame.format.components)
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, abs(plane.line_size))
         width = component.width * max(1, (component.bits + 7) // 8) * count
         if frame.format.name in ("yuyv422", "uyvy422", "yvyu422"):

@@ -144,8 +144,8 @@ def add_encoder(
     context.width, context.height, context.pix_fmt = info.width, info.height, pix_fmt
     context.time_base = stream.time_base = info.time_base
     context.sample_aspect_ratio = info.sample_aspect_ratio
-    # FFmpeg's default, threads within a picture, costs quality in x264.
-    context.thread_type = "AUTO"
+    if name == "libx264":
+        context.thread_type = "AUTO"  # PyAV's default, threads within a picture, makes x264 cut it into slices
     context.flags |= Flags.frame_duration
     if recipe.quality == "qscale":
         context.qscale = True

@@ -280,8 +280,8 @@ class _Clock:
 class _Epochs:
     """Joins recordings that were written one behind the other, where the clock jumps back (MPEG-TS, mostly).
 
-    The first stream whose decode time falls back by more than a second opens an epoch: from there on, that stream is
-    shifted to go on where it was. Each other stream takes the same shift when it falls back in its turn.
+    The first stream whose decode time falls back by more than a second opens an epoch: from there on, it is shifted to
+    go on where picture and sound ended so far. Each other stream takes the same shift when it falls back in its turn.
     """
 
     def __init__(self, counts: Counts) -> None:
@@ -289,6 +289,7 @@ class _Epochs:
         self._shifts = [Fraction(0)]
         self._epoch: dict[int, int] = {}
         self._last: dict[int, Fraction] = {}
+        self._end = Fraction(0)
 
     def join(self, packet: av.Packet[Stream]) -> None:
         index, time_base = packet.stream_index, packet.time_base
@@ -298,8 +299,7 @@ class _Epochs:
             last = self._last.get(index)
             if last is not None and time < last - _BACKWARD_JUMP:
                 if epoch + 1 == len(self._shifts) and packet.stream.type in ("video", "audio"):
-                    duration = (packet.duration or 0) * time_base
-                    self._shifts.append(last + self._shifts[epoch] + duration - time)
+                    self._shifts.append(self._end - time)
                     self._counts.breaks += 1
                 epoch = min(epoch + 1, len(self._shifts) - 1)
                 self._epoch[index] = epoch
@@ -308,6 +308,8 @@ class _Epochs:
             shift = round(self._shifts[epoch] / time_base)
             packet.dts = None if packet.dts is None else packet.dts + shift
             packet.pts = None if packet.pts is None else packet.pts + shift
+        if packet.pts is not None and packet.stream.type in ("video", "audio"):
+            self._end = max(self._end, (packet.pts + (packet.duration or 0)) * time_base)
 
 
 def _position(container: InputContainer, index: int) -> int:

@@ -95,8 +95,9 @@ class Writer:
             raise ValueError("Writer is used outside its with block")
         self._check_time(frame, stream)
         frame = self._fitted(frame, stream)
-        # The decoder's picture type would force the encoder's.
-        frame.pict_type = 0
+        frame.pict_type = 0  # the decoder's would force the encoder's
+        # A Python object on a picture that an encoder's own thread lets go of would wait for the GIL there, for ever.
+        frame.opaque = None
         try:
             packets = stream.encode(frame)
         except av.error.FFmpegError as error:
@@ -305,14 +306,14 @@ def _refusal(source: Stream, container_format: str) -> str:
         return "its codec is unknown"
     if source.disposition & Disposition.attached_pic and container_format in ("mov", "webm"):
         return f"{container_format} holds no covers; write .mkv or .mp4 to keep it"
-    hint = "" if container_format == "matroska" else "; write .mkv to keep it"
     scratch: Any = io.BytesIO()
     try:
         with av.open(scratch, "w", format=container_format) as trial:
             trial.add_stream_from_template(source, opaque=True).metadata.update(source.metadata)
             trial.start_encoding()
     except (av.error.FFmpegError, ValueError, OSError):
-        return f"{container_format} can't hold it{hint}"
+        helps = container_format != "matroska" and not _refusal(source, "matroska")
+        return f"{container_format} can't hold it{'; write .mkv to keep it' if helps else ''}"
     return ""
 
 
