@@ -145,16 +145,13 @@ def paste(region: Image, crop_in: Image, restored: Image, mask: Float, matrix: M
     x0, y0, x1, y1 = bounds
     back, shape = _inverse(localize(matrix, x0, y0)), (x1 - x0, y1 - y0)
     keep = detail_kept(matrix)
-    weights = cv2.merge([mask, mask, mask])
     change = np.asarray(cv2.addWeighted(restored, 1.0, crop_in, -keep, 0.0, dtype=cv2.CV_32F))
-    change = np.asarray(cv2.multiply(change, weights))
+    change = _resample(np.asarray(cv2.multiply(change, cv2.merge([mask] * 3))), back, shape, cv2.BORDER_CONSTANT)
     if keep < 1:
-        weights = _resample(weights, back, shape, cv2.BORDER_CONSTANT)
-        replaced = cv2.multiply(weights, region[y0:y1, x0:x1], scale=keep - 1.0, dtype=cv2.CV_32F)
-        change = _resample(change, back, shape, cv2.BORDER_CONSTANT)
-        cv2.add(change, replaced, delta[y0:y1, x0:x1])
-    else:
-        delta[y0:y1, x0:x1] = _resample(change, back, shape, cv2.BORDER_CONSTANT)
+        weight = _resample(mask, back, shape, cv2.BORDER_CONSTANT)
+        replaced = cv2.multiply(cv2.merge([weight] * 3), region[y0:y1, x0:x1], scale=keep - 1.0, dtype=cv2.CV_32F)
+        change = np.asarray(cv2.add(change, replaced, change))
+    delta[y0:y1, x0:x1] = change
     return delta
 
 
