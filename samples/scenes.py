@@ -1,7 +1,7 @@
 """The two clean scenes, picture by picture: a studio with a film camera, a lobby with a fixed camera.
 
 A scene knows its size, its pictures' times in seconds, and `picture(k)`, the clean RGB picture k. Every motion is part
-of the clean scene, the film's weave in its gate included, so that a degraded picture and its original agree in geometry.
+of the clean scene, the film's weave in its gate included, so a degraded picture and its original agree in geometry.
 """
 
 from __future__ import annotations
