@@ -76,9 +76,15 @@ class Enhancer:
             device=chosen.restorer.device,
             precision=chosen.restorer.precision,
             batch=chosen.restorer.batch,
+            weights_dir=chosen.weights.weights_dir,
+            offline=chosen.weights.offline or None,
         )
         self.detector = detector or load_detector(
-            chosen.detector.detector, device=chosen.restorer.device, threshold=chosen.detector.threshold
+            chosen.detector.detector_model,
+            device=chosen.restorer.device,
+            threshold=chosen.detector.threshold,
+            weights_dir=chosen.weights.weights_dir,
+            offline=chosen.weights.offline or None,
         )
         self.on_face = on_face
         self.counts = Counts()

@@ -45,8 +45,11 @@ class ReaderOptions:
 class DetectorOptions:
     """How faces are found."""
 
-    detector: str = option(
-        "auto", "face detector: auto, retinaface_resnet50, retinaface_mobile0.25, or a file", metavar="NAME"
+    detector_model: str = option(
+        "auto",
+        "face detector: auto, a name from `gpenvid weights list`, or a file",
+        flags=("--detector",),
+        metavar="NAME",
     )
     threshold: float = option(0.3, "least score of a detection, 0 to 1; weak ones only continue a track")
     detect_size: int = option(640, "longer side in pixels of the copy in which faces are searched; 0 for full size")

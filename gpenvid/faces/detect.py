@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import nms
 
+from gpenvid import weights
 from gpenvid.device import resolve_device
 from gpenvid.errors import WeightsError
 from gpenvid.faces.checkpoint import read_state_dict
@@ -61,6 +62,8 @@ class RetinaFaceDetector:
         threshold: float = 0.6,
         min_face: float = 0.0,
         max_faces: int = 0,
+        name: str = "",
+        sha256: str = "",
     ) -> None:
         """Take over a loaded network (it is modified: put on the device, normalisation folded into convolutions).
 
@@ -71,7 +74,8 @@ class RetinaFaceDetector:
         self.threshold = threshold
         self.min_face = min_face
         self.max_faces = max_faces
-        self.name = str(network.model_name)
+        self.name = name or str(network.model_name)
+        self.sha256 = sha256
         self._network = network.eval().to(self.device)
         _fold_batch_norm(self._network)
         self._mean = torch.tensor(MEAN_BGR, device=self.device).view(1, 3, 1, 1)
@@ -163,14 +167,19 @@ def load_detector(
     device: str | torch.device = "auto",
     threshold: float = 0.6,
     weights_dir: str | Path | None = None,
+    offline: bool | None = None,
 ) -> RetinaFaceDetector:
     """Load a face detector: a name such as retinaface_resnet50, a weights file, or `auto` for the best one present.
 
-    The architecture is read from the state dict. Raises WeightsError if the weights are missing, damaged or of
-    another kind, DeviceError if the device isn't there.
+    The architecture is read from the state dict. A registered name that isn't present is downloaded, unless `offline`
+    (default: $GPENVID_OFFLINE). Raises WeightsError if the weights are missing, damaged or of another kind,
+    DeviceError if the device isn't there.
     """
-    network = load_network(Path(name_or_path))
-    return RetinaFaceDetector(network, device=device, threshold=threshold)
+    place = resolve_device(device)
+    found = weights.resolve(name_or_path, "detector", weights_dir=weights_dir, offline=offline)
+    return RetinaFaceDetector(
+        load_network(found.path), device=place, threshold=threshold, name=found.name, sha256=found.sha256
+    )
 
 
 def load_network(path: Path) -> RetinaFace:
