@@ -175,3 +175,15 @@ def test_activations_beyond_float16_are_clamped(tiny: FullGenerator) -> None:
 def test_sizes_outside_the_channel_table_are_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"size {size}: must be one of 16, 32, 64, 128, 256, 512, 1024, 2048"):
         Architecture(size=size)
+
+
+@pytest.mark.parametrize("size", [128, 256, 512, 1024, 2048])
+def test_every_size_works(size: int) -> None:
+    torch.manual_seed(size)
+    network = FullGenerator(Architecture(size=size, channel_multiplier=1, narrow=0.125, n_mlp=1, style_dim=16))
+    network.prepare()
+    with torch.inference_mode():
+        restored = network(torch.linspace(-1, 1, size).expand(1, 3, size, size))
+    assert restored.shape == (1, 3, size, size)
+    assert restored.isfinite().all()
+    assert restored.std() > 0

@@ -181,7 +181,10 @@ def changed(state: dict[str, torch.Tensor], **changes: torch.Tensor | None) -> d
         ({"ecd2__0__2__bias": torch.zeros(3)}, "ecd2.0.2.bias has shape (3,), expected (32,)"),
         ({"extra": torch.zeros(3)}, "extra doesn't belong to a GPEN of size 16"),
         ({"ecd2__0__2__bias": torch.full((32,), torch.nan)}, "ecd2.0.2.bias holds values that aren't finite"),
-        ({"ecd2__0__2__bias": torch.zeros(32, dtype=torch.int64)}, "not a state dict: 'ecd2.0.2.bias' isn't a weight"),
+        (
+            {"ecd2__0__2__bias": torch.zeros(32, dtype=torch.int64)},
+            "ecd2.0.2.bias holds int64 instead of floating point",
+        ),
         ({"generator__input__input": None}, "not a GPEN generator"),
         ({"generator__input__input": torch.zeros(1, 0, 4, 4)}, "a layer without channels"),
         ({"ecd3__0__1__weight": torch.zeros(1)}, "ecd3.0.0.kernel is missing"),
@@ -200,6 +203,7 @@ def test_a_state_dict_that_is_almost_right_is_refused(
         ([torch.zeros(1)], "holds a list, not a state dict"),
         ({}, "an empty state dict"),
         ({"epoch": 3}, "not a state dict: 'epoch' isn't a weight"),
+        ({"sparse": torch.zeros(1).to_sparse()}, "not a state dict: 'sparse' isn't a weight"),
         ({3: torch.zeros(1)}, "not a state dict: '3' isn't a weight"),
     ],
 )

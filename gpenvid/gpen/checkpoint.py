@@ -132,7 +132,7 @@ def find_state_dict(content: Any, keys: tuple[str, ...] = GENERATOR_KEYS) -> dic
 
 
 def _is_weight(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
@@ -195,6 +195,8 @@ def empty_network(
             raise ValueError(f"{key} is missing")
         if state[key].shape != tensor.shape:
             raise ValueError(f"{key} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}")
+        if not state[key].is_floating_point():
+            raise ValueError(f"{key} holds {str(state[key].dtype).removeprefix('torch.')} instead of floating point")
     unknown = sorted(state.keys() - expected.keys())
     if unknown:
         raise ValueError(f"{unknown[0]} doesn't belong to a GPEN of size {architecture.size}")
