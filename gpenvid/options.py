@@ -118,5 +118,6 @@ class EncoderOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
+        _require(self.crf is None or self.crf >= 0, "crf", self.crf, "0 or more")
         for item in self.encoder_options:
             _require("=" in item, "encoder_option", item, "KEY=VALUE")
