@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import cast
 
@@ -164,9 +164,14 @@ def add_encoder(
     return stream
 
 
-def output_colors(info: MediaInfo, wanted: str, pix_fmt: str) -> ColorTags:
-    """The tags of what is written: the input's; BT.709 limited range where RGB had to become YCbCr."""
+def output_colors(info: MediaInfo, wanted: str, name: str, pix_fmt: str) -> ColorTags:
+    """The tags of what is written: the input's, but for two cases.
+
+    RGB that had to become YCbCr is BT.709 in limited range; JPEG (encoder `mjpeg`) is always full range.
+    """
     color = info.color
+    if name == "mjpeg" and not av.VideoFormat(wanted).is_rgb:
+        return replace(color, range=_FULL)
     if av.VideoFormat(wanted).is_rgb and not av.VideoFormat(pix_fmt).is_rgb:
         return ColorTags(color.primaries, color.trc, _BT709, _LIMITED, "left")
     return color
@@ -202,10 +207,10 @@ def _settings(name: str, recipe: Recipe, info: MediaInfo, pix_fmt: str, options:
 def _tag(stream: VideoStream, info: MediaInfo, pix_fmt: str, settings: dict[str, str]) -> None:
     """Colour, rotation and interlacing, as they were."""
     context = stream.codec_context
-    color = output_colors(info, info.pix_fmt, pix_fmt)
+    color = output_colors(info, info.pix_fmt, context.name, pix_fmt)
     context.color_primaries, context.color_trc = color.primaries, color.trc
     context.colorspace = color.space
-    context.color_range = _FULL if pix_fmt.startswith("yuvj") else color.range
+    context.color_range = _FULL if pix_fmt.startswith("yuvj") or context.name == "mjpeg" else color.range
     if color.chroma_location:
         settings.setdefault("chroma_sample_location", color.chroma_location)
     if info.display_matrix is not None:

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.media.color import chroma_scale, convert, rgb_to_ycbcr, scale_and_offset
 from gpenvid.media.layouts import LAYOUTS, Layout, Samples, samples
 from gpenvid.types import Float, Image
 
@@ -20,21 +21,6 @@ Float64 = NDArray[np.float64]
 
 EDITABLE: frozenset[str] = frozenset(LAYOUTS)
 """The pixel formats that can be read and edited in place."""
-
-_LUMA_WEIGHTS = {
-    1: (0.2126, 0.7152, 0.0722),  # ITU-R BT.709
-    4: (0.30, 0.59, 0.11),  # FCC 73.682
-    5: (0.299, 0.587, 0.114),  # ITU-R BT.601 (625 lines)
-    6: (0.299, 0.587, 0.114),  # ITU-R BT.601 (525 lines)
-    7: (0.212, 0.701, 0.087),  # SMPTE 240M
-    9: (0.2627, 0.6780, 0.0593),  # ITU-R BT.2020, non-constant luminance
-    10: (0.2627, 0.6780, 0.0593),
-}
-_SWSCALE_SPACE = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
-_YCGCO = 8
-_JPEG_RANGE = 2
-_MPEG_RANGE = 1
-_HD_LINES = 720
 
 # Luma position of chroma sample 0, for a factor of 2: (across, down); "" is MPEG-2's and H.264's default.
 _CHROMA_PHASE = {
@@ -85,18 +71,8 @@ def thumbnail(frame: av.VideoFrame, longest_side: int) -> tuple[Image, Float64]:
     width, height = frame.width * min(aspect, Fraction(1)), frame.height / max(aspect, Fraction(1))
     shrink = min(Fraction(1), longest_side / max(width, height)) if longest_side else Fraction(1)
     w, h = max(1, round(width * shrink)), max(1, round(height * shrink))
-    layout = LAYOUTS.get(frame.format.name)
-    full = layout is not None and _full_range(frame, layout)
-    small = frame.reformat(
-        w,
-        h,
-        "rgb24",
-        src_colorspace=_SWSCALE_SPACE.get(frame.colorspace, "ITU709" if frame.height >= _HD_LINES else "ITU601"),
-        dst_colorspace="ITU709",
-        src_color_range="JPEG" if full else "MPEG",
-        dst_color_range="JPEG",
-        interpolation="AREA" if shrink < 1 or aspect != 1 else "BILINEAR",
-    )
+    scaled = shrink < 1 or aspect != 1
+    small = convert(frame, "rgb24", (w, h), interpolation="AREA" if scaled else "BILINEAR")
     image = small.to_ndarray()
     a, b, c, d = _orientation(frame, tags)
     if a:
@@ -124,7 +100,7 @@ def read_region(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> Ima
         return _read_yuv(frame, layout, x0, y0, x1, y1)
     parts = [samples(frame, component, layout)[window] for component in layout.components]
     if layout.depth > 8 or layout.model == "gray":
-        scale, offset = _scale_and_offset(frame, layout)
+        scale, offset = scale_and_offset(frame, layout)
         parts = [_to_uint8((part.astype(np.float32) - offset) / scale) for part in parts]
     return np.dstack(parts if len(parts) == 3 else parts * 3)
 
@@ -142,20 +118,20 @@ def add_region(frame: av.VideoFrame, x0: int, y0: int, delta: Float) -> None:
     height, width = delta.shape[:2]
     layout = _layout(frame, x0, y0, x0 + width, y0 + height)
     window = (slice(y0, y0 + height), slice(x0, x0 + width))
-    scale, _ = _scale_and_offset(frame, layout)
+    scale, _ = scale_and_offset(frame, layout)
     if layout.model == "rgb":
         for channel, component in enumerate(layout.components):
             _add(samples(frame, component, layout)[window], delta[..., channel] * scale, layout)
         return
-    matrix = _matrix(frame)
+    matrix = rgb_to_ycbcr(frame)
     _add(samples(frame, layout.components[0], layout)[window], delta @ (matrix[0] * scale), layout)
     if layout.model == "gray":
         return
     across, down = _chroma_phase(frame, layout)
-    chroma_scale = _chroma_scale(frame, layout)
+    unit = chroma_scale(frame, layout)
     for row, component in zip(matrix[1:], layout.components[1:], strict=True):
         plane = samples(frame, component, layout)
-        change = delta @ (row * chroma_scale)
+        change = delta @ (row * unit)
         change, top = _lower(change, y0, frame.height, plane.shape[0], layout.log2_y, down)
         change, left = _lower(change.T, x0, frame.width, plane.shape[1], layout.log2_x, across)
         change = change.T
@@ -186,16 +162,16 @@ def _layout(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> Layout:
 
 def _read_yuv(frame: av.VideoFrame, layout: Layout, x0: int, y0: int, x1: int, y1: int) -> Image:
     across, down = _chroma_phase(frame, layout)
-    scale, offset = _scale_and_offset(frame, layout)
-    chroma_scale, middle = _chroma_scale(frame, layout), float(1 << (layout.depth - 1))
+    scale, offset = scale_and_offset(frame, layout)
+    unit, middle = chroma_scale(frame, layout), float(1 << (layout.depth - 1))
     luma, cb, cr = (samples(frame, component, layout) for component in layout.components)
     planes = [(_values(luma[y0:y1, x0:x1], layout) - offset) / scale]
     for plane in (cb, cr):
         rows, row_at = _neighbourhood(y0, y1, plane.shape[0], layout.log2_y, down)
         columns, column_at = _neighbourhood(x0, x1, plane.shape[1], layout.log2_x, across)
-        chroma = (_values(plane[rows, columns], layout) - middle) / chroma_scale
+        chroma = (_values(plane[rows, columns], layout) - middle) / unit
         planes.append(_interpolate(_interpolate(chroma, row_at).T, column_at).T)
-    inverse = np.linalg.inv(_matrix(frame).astype(np.float64)).astype(np.float32)
+    inverse = np.linalg.inv(rgb_to_ycbcr(frame).astype(np.float64)).astype(np.float32)
     return _to_uint8(np.dstack(planes) @ inverse.T)
 
 
@@ -212,41 +188,6 @@ def _add(part: Samples, change: Float, layout: Layout) -> None:
     old = (part >> layout.shift).astype(np.int32)
     new = np.clip(np.rint(old + change), 0, layout.top).astype(np.int32)
     part += ((new - old) << layout.shift).astype(part.dtype)  # wraps for negative changes, as it should
-
-
-def _full_range(frame: av.VideoFrame, layout: Layout) -> bool:
-    """Gray and RGB are full range unless tagged otherwise, YCbCr is limited unless tagged otherwise."""
-    if layout.model == "rgb" or layout.full or frame.color_range == _JPEG_RANGE:
-        return True
-    return layout.model == "gray" and frame.color_range != _MPEG_RANGE
-
-
-def _scale_and_offset(frame: av.VideoFrame, layout: Layout) -> tuple[float, float]:
-    """Sample = 8-bit code * scale + offset, for luma, gray and RGB."""
-    if _full_range(frame, layout):
-        return layout.top / 255, 0.0
-    unit = 1 << (layout.depth - 8)
-    return 219 * unit / 255, 16.0 * unit
-
-
-def _chroma_scale(frame: av.VideoFrame, layout: Layout) -> float:
-    """Chroma sample = middle + scale * value, where the value spans [-127.5, 127.5]."""
-    return layout.top / 255 if _full_range(frame, layout) else 224 * (1 << (layout.depth - 8)) / 255
-
-
-def _matrix(frame: av.VideoFrame) -> Float:
-    """RGB to luma, Cb, Cr, all in the same unit, (3, 3): Y = weights . RGB, Cb = (B - Y) / (2 - 2 Kb), Cr alike."""
-    space = frame.colorspace
-    if space == _YCGCO:
-        return np.array([[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0, -0.5]], np.float32)
-    red, green, blue = _LUMA_WEIGHTS.get(space) or _LUMA_WEIGHTS[1 if frame.height >= _HD_LINES else 5]
-    to_cb, to_cr = 0.5 / (1 - blue), 0.5 / (1 - red)
-    rows = [
-        [red, green, blue],
-        [-red * to_cb, -green * to_cb, 0.5],
-        [0.5, -green * to_cr, -blue * to_cr],
-    ]
-    return np.array(rows, np.float32)
 
 
 def _chroma_phase(frame: av.VideoFrame, layout: Layout) -> tuple[float, float]:

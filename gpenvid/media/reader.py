@@ -14,6 +14,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError
+from gpenvid.media.color import convert
 from gpenvid.media.layouts import nearest_editable
 from gpenvid.media.pixels import PictureTags, set_tags
 from gpenvid.media.probe import MediaInfo, open_input, picture_stream, probe
@@ -234,7 +235,7 @@ class Reader:
         name = frame.format.name
         target = nearest_editable(name)
         if name != target:
-            frame = frame.reformat(format=target, interpolation="BICUBIC")
+            frame = convert(frame, target)
             note = f"pictures are {name}, which can't be edited in place: converted to {target}"
             if note not in self.notes:
                 self.notes.append(note)

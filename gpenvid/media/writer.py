@@ -15,6 +15,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from gpenvid.errors import GpenvidError, MediaError
+from gpenvid.media.color import convert
 from gpenvid.media.encoder import add_encoder, output_colors, same_samples
 from gpenvid.media.layouts import LAYOUTS, nearest_editable, samples
 from gpenvid.media.reader import Reader
@@ -241,22 +242,15 @@ class Writer:
             note = f"pictures change size to {frame.width}x{frame.height}: scaled to {context.width}x{context.height}"
             if note not in self.notes:
                 self.notes.append(note)
-        elif frame.format.name == context.pix_fmt:
-            return frame
-        elif same_samples(frame.format.name) == context.pix_fmt:
-            return _renamed(frame, context.pix_fmt)
         pix_fmt = context.pix_fmt or frame.format.name
-        colors = output_colors(self._reader.info, frame.format.name, pix_fmt)
-        if colors == self._reader.info.color:
-            return frame.reformat(context.width, context.height, pix_fmt, interpolation="BICUBIC")
-        return frame.reformat(
-            context.width,
-            context.height,
-            pix_fmt,
-            dst_colorspace="ITU709",
-            dst_color_range=colors.range,
-            interpolation="BICUBIC",
-        )
+        colors = output_colors(self._reader.info, frame.format.name, context.name, pix_fmt)
+        size = (context.width, context.height)
+        if colors == self._reader.info.color and (frame.width, frame.height) == size:
+            if frame.format.name == pix_fmt:
+                return frame
+            if same_samples(frame.format.name) == pix_fmt:
+                return _renamed(frame, pix_fmt)
+        return convert(frame, pix_fmt, size, space=colors.space, full=colors.range == 2 or None)
 
     def _check_time(self, frame: av.VideoFrame, stream: VideoStream) -> None:
         """Say once if the container's clock (Matroska's ticks in milliseconds) can't hold the exact time."""
