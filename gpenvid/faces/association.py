@@ -1,8 +1,4 @@
-"""Which detection is which face: gated assignment by position and size, confident detections first.
-
-The two stages are ByteTrack's (Zhang et al. 2022): what the confident detections leave over may still be found by weak
-ones, but a weak detection never starts a track.
-"""
+"""Which detection is which face: gated assignment by position and size, confident detections first."""
 
 from __future__ import annotations
 
@@ -12,32 +8,60 @@ from scipy.optimize import linear_sum_assignment
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
-Index = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
-FAR = 1e6
+_FAR = 1e6
 
 
-def distances(centres: Complex, sizes: Real, found: Complex, found_sizes: Real) -> tuple[Real, Real]:
-    """Return (T, D): how far each detection lies from each prediction, in face sizes, and how much the log sizes differ."""
+def associate(
+    centres: Complex, sizes: Real, reach: Real, lost: Real, handicap: Real, fresh: Flags,
+    found: Complex, found_sizes: Real, confident: Flags,
+) -> list[tuple[int, int]]:  # fmt: skip
+    """Pair faces with detections; returns (face, detection) indices.
+
+    Faces (T,): predicted centres and sizes in pixels, the reach in which each is searched, in sizes, the seconds since it
+    was seen, a handicap against faces that aren't certain, and whether it was seen just now. Detections (D,): centres,
+    sizes, and whether each is a confident one.
+
+    The two stages are ByteTrack's (Zhang et al. 2022): what the confident detections leave over may be found by weak
+    ones. A third one lets a face jump, by a knock against the camera or an edit within the shot, if its size stays.
+    """
     near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
-    return near, np.abs(np.log(sizes[:, None] / found_sizes))
+    growth = np.abs(np.log(sizes)[:, None] - np.log(found_sizes))
+    cost = near + 0.7 * growth + handicap[:, None]
+    gated = np.where((near < reach[:, None]) & (growth < 0.5 + 0.3 * lost[:, None]), cost, _FAR)
+    everyone = np.ones(len(centres), bool)
+    pairs = _assign(gated, everyone, confident)
+    if len(pairs) == len(centres) or len(pairs) == len(found):
+        return pairs
+    pairs += _assign(gated, _without(fresh, [i for i, _ in pairs]), ~confident)
+    leaps = np.where((near < 4) & (growth < 0.3), cost, _FAR)
+    left = _without(fresh, [i for i, _ in pairs])
+    return pairs + _assign(leaps, left, _without(confident, [j for _, j in pairs]))
 
 
-def assign(cost: Real, rows: Index, columns: Index) -> list[tuple[int, int]]:
-    """Return the cheapest pairing (row, column) among the given rows and columns of cost; FAR pairs are refused."""
-    if not len(rows) or not len(columns):
+def _assign(cost: Real, rows: Flags, columns: Flags) -> list[tuple[int, int]]:
+    """Return the cheapest pairing among the given rows and columns; pairs that are too far apart are refused."""
+    r, c = np.flatnonzero(rows), np.flatnonzero(columns)
+    if not len(r) or not len(c):
         return []
-    part = cost[np.ix_(rows, columns)]
+    part = cost if len(r) == len(rows) and len(c) == len(columns) else cost[np.ix_(r, c)]
     i, j = linear_sum_assignment(part)
-    keep = part[i, j] < FAR
-    return list(zip(rows[i[keep]].tolist(), columns[j[keep]].tolist(), strict=True))
+    keep = part[i, j] < _FAR
+    return list(zip(r[i[keep]].tolist(), c[j[keep]].tolist(), strict=True))
 
 
-def duplicates(boxes: Real, of: Real) -> NDArray[np.bool_]:
-    """Return (N,): boxes (N, 4) that overlap one of `of` (K, 4) by more than half, as intersection over smaller area."""
+def _without(flags: Flags, indices: list[int]) -> Flags:
+    flags = flags.copy()
+    flags[indices] = False
+    return flags
+
+
+def duplicates(boxes: Real, of: Real) -> Flags:
+    """Return (N,): which boxes (N, 4) overlap one of `of` (K, 4) by more than half of the smaller one's area."""
     low = np.maximum(boxes[:, None, :2], of[:, :2])
     high = np.minimum(boxes[:, None, 2:], of[:, 2:])
     common = np.prod(np.maximum(high - low, 0), -1)
     smaller = np.minimum(np.prod(boxes[:, 2:] - boxes[:, :2], -1)[:, None], np.prod(of[:, 2:] - of[:, :2], -1))
-    flags: NDArray[np.bool_] = (common > 0.5 * smaller).any(1)
+    flags: Flags = (common > 0.5 * smaller).any(1)
     return flags

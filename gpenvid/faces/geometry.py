@@ -11,6 +11,9 @@ Noise of equal size on all landmarks becomes equal, independent noise on the cha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +41,8 @@ def _basis() -> Complex:
 BASIS = _basis()
 """(5, 5) unitary; landmarks @ BASIS.conj().T are the coefficients."""
 
+_ANALYSIS = np.ascontiguousarray(BASIS.conj().T)
+
 NOISE_GAIN = np.array([0.2, 1, 1, 1, 1, 4, 4])
 """Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""
 
@@ -47,13 +52,20 @@ MOTION_GAIN = np.array([1, 0.25, 0.1, 0.1, 0.1, 0.05, 0.05])
 
 def encode(boxes: Real, landmarks: Complex) -> Complex:
     """Return the channels (N, 7) of boxes (N, 4) and landmarks (N, 5)."""
-    a = landmarks @ BASIS.conj().T
-    c, b = landmarks.mean(-1), a[..., 1]
-    b = np.where(np.abs(b) < 1e-3, 1e-3, b)
-    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)
-    size = np.log(np.maximum(x1 - x0, 1e-3)) + 1j * np.log(np.maximum(y1 - y0, 1e-3)) - (1 + 1j) * np.log(np.abs(b))
-    middle = (x0 + x1 + 1j * (y0 + y1)) / 2
-    return np.stack([c, np.log(b), *(np.moveaxis(a[..., 2:], -1, 0) / b), (middle - c) / b, size], -1)
+    a = landmarks @ _ANALYSIS
+    c, b = a[:, 0] / 5**0.5, a[:, 1]
+    b[np.abs(b) < 1e-3] = 1e-3
+    low, high = boxes[:, :2], boxes[:, 2:]
+    sides = np.log(np.maximum(high - low, 1e-3))
+    middle = (low + high).view(np.complex128)[:, 0] / 2
+    out = np.empty((len(boxes), CHANNELS), np.complex128)
+    out[:, 0] = c
+    out[:, 1] = np.log(b)
+    out[:, 2:5] = a[:, 2:]
+    out[:, 5] = middle - c
+    out[:, 2:6] /= b[:, None]
+    out[:, 6] = sides.view(np.complex128)[:, 0] - (1 + 1j) * out[:, 1].real
+    return out
 
 
 def decode(channels: Complex) -> tuple[Real, Complex]:
@@ -67,11 +79,26 @@ def decode(channels: Complex) -> tuple[Real, Complex]:
     return np.concatenate([low.real, low.imag, high.real, high.imag], -1), landmarks
 
 
-def arrays(faces: list[Face]) -> tuple[Real, Complex, Real]:
-    """Return boxes (N, 4), landmarks (N, 5) and scores (N,) of faces."""
-    boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
-    points = np.array([face.landmarks for face in faces], np.float64).reshape(-1, 5, 2)
-    return boxes, points[..., 0] + 1j * points[..., 1], np.array([face.score for face in faces], np.float64)
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """The detections of one picture as arrays."""
+
+    boxes: Real  # (N, 4)
+    landmarks: Complex  # (N, 5)
+    scores: Real  # (N,)
+    channels: Complex  # (N, 7)
+
+    @classmethod
+    def of(cls, faces: Sequence[Face]) -> Sighting:
+        """Gather detections, of which there may be none."""
+        boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
+        points = np.array([face.landmarks for face in faces], np.float64).reshape(-1, 5, 2)
+        landmarks = points.view(np.complex128)[..., 0]
+        scores = np.array([face.score for face in faces], np.float64)
+        return cls(boxes, landmarks, scores, encode(boxes, landmarks))
+
+    def __len__(self) -> int:
+        return len(self.scores)
 
 
 def robust(predicted: Complex, measured: Complex, sigma: float) -> tuple[Complex, float]:

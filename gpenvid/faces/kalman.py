@@ -5,16 +5,21 @@ Each channel is followed by a few models of motion in parallel, from "hardly mov
 model starts from whichever model's state explains the past best, its own unless a change of motion pays for itself
 (the Viterbi variant of the interacting multiple model filter: Averbuch, Itzikowitz & Kapon 1991). So no setting has to
 choose between steadiness and speed, and every surviving history is an ordinary Kalman filter, along which the
-Rauch-Tung-Striebel smoother is exact.
+Rauch-Tung-Striebel smoother is exact; it is written in the form of Bryson & Frazier, which inverts nothing.
 
-filterpy discretises the models for the time step at hand; the recursions are those of its KalmanFilter and
-rts_smoother, written over arrays, because ten faces have 70 channels and one filterpy object takes 50 us a step.
+filterpy discretises the models for the time step at hand. The recursions are those of its KalmanFilter and
+rts_smoother, which the tests hold them to, written over arrays: ten faces have 70 channels of three models each, and a
+filterpy object per channel and model would take 10 ms a picture.
+
+Shapes: M models, K channels. States are (M, 3, K): position, velocity, acceleration. Covariances are (M, 6, K), the
+distinct elements 00 01 02 11 12 22.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from filterpy.common import van_loan_discretization
@@ -23,9 +28,18 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Flags = NDArray[np.bool_]
+Index = NDArray[np.intp]
+Array = TypeVar("Array", Real, Complex, Index)
 
 UNSEEN = 1e30
 """The variance of a measurement that was not made."""
+
+DWELL = 5.0
+"""Seconds for which a channel stays with one model of motion, on average."""
+
+_ROW = np.array([0, 0, 0, 1, 1, 2])
+_COLUMN = np.array([0, 1, 2, 1, 2, 2])
+_DIAGONAL = np.array([0, 3, 5])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,89 +55,95 @@ class Motion:
 
     def discrete(self, dt: float) -> tuple[Real, Real]:
         """Return the transition F (3, 3) and process noise Q (3, 3) of (position, velocity, acceleration) over dt."""
+        order = 3 if self.memory else 2
+        A, G = np.diag(np.ones(order - 1), 1), np.zeros((order, 1))
+        G[-1] = self.density**0.5
         if self.memory:
-            A = np.array([[0.0, 1, 0], [0, 0, 1], [0, 0, -1 / self.memory]])
-            G = np.array([[0.0], [0], [self.density**0.5]])
-            F, Q = van_loan_discretization(A, G, dt)
-            return F, Q
+            A[2, 2] = -1 / self.memory
         F, Q = np.zeros((3, 3)), np.zeros((3, 3))
-        A, G = np.array([[0.0, 1], [0, 0]]), np.array([[0.0], [self.density**0.5]])
-        F[:2, :2], Q[:2, :2] = van_loan_discretization(A, G, dt)
-        Q[2, 2] = 1e-6 * self.density
+        F[:order, :order], Q[:order, :order] = van_loan_discretization(A, G, dt)
         return F, Q
 
 
 MODELS = (Motion(1e-4), Motion(6e-3), Motion(300.0, memory=0.5))
 """Units: the spread of the landmarks (about 0.6 of a face's box)."""
 
-DWELL = 5.0
-"""Seconds for which a channel stays with one model of motion, on average."""
+
+@dataclass(frozen=True, slots=True)
+class _Transition:
+    """What a time step does, for all models."""
+
+    F: Real  # (M, 3, 3)
+    spread: Real  # (M, 6, 6): F P F^T as a map of the six elements of P
+    Q: Real  # (M, 6, 1)
+    switch: Real  # (M, M, 1): log probability of a change of model, from, to
 
 
 @lru_cache(maxsize=256)
-def discretise(models: tuple[Motion, ...], dt: float) -> tuple[Real, Real, Real]:
-    """Return F (M, 1, 1, 3, 3), Q (M, 1, 1, 3, 3) and the log probabilities (M, M, 1, 1) of a change of model in dt."""
-    F, Q = zip(*(model.discrete(dt) for model in models), strict=True)
+def _transition(models: tuple[Motion, ...], dt: float) -> _Transition:
+    F, Q = (np.stack(m) for m in zip(*(model.discrete(dt) for model in models), strict=True))
+    unit = np.zeros((6, 3, 3))
+    unit[range(6), _ROW, _COLUMN] = unit[range(6), _COLUMN, _ROW] = 1
+    spread = (F[:, None] @ unit @ F[:, None].swapaxes(-1, -2))[..., _ROW, _COLUMN].swapaxes(-1, -2)
     M = len(models)
-    stay = np.exp(-dt / DWELL) if M > 1 else 1.0
-    switch = np.full((M, M), (1 - stay) / max(M - 1, 1))
-    np.fill_diagonal(switch, stay)
-    with np.errstate(divide="ignore"):
-        return np.stack(F)[:, None, None], np.stack(Q)[:, None, None], np.log(switch)[:, :, None, None]
+    leave = -np.expm1(-dt / DWELL)
+    switch = np.where(np.eye(M, dtype=bool), np.log1p(-leave), np.log(leave / max(M - 1, 1)))
+    return _Transition(F, np.ascontiguousarray(spread), Q[:, _ROW, _COLUMN][..., None], switch[..., None])
 
 
 @dataclass(slots=True)
 class Step:
-    """One step of a bank: n slots, C channels, M models."""
+    """One step of a bank, as the smoother needs it."""
 
-    measured: Complex  # (n, C)
-    variance: Real  # (n, C)
-    scale: Real  # (n, C), unit^2 of each channel
     dt: float
-    parent: NDArray[np.intp]  # (M, n, C), the model before, given the model of the step
-    prior: Complex  # (M, n, C, 3)
-    prior_cov: Real  # (M, n, C, 3, 3)
-    cross: Real  # (M, n, C, 3, 3), covariance of the state before with the prior
-    posterior: Complex  # (M, n, C, 3)
-    posterior_cov: Real  # (M, n, C, 3, 3)
-    evidence: Real  # (M, n, C), log likelihood of the model's history, the best one's being 0
-    gain: Real | None = None  # (M, n, C, 3, 3) of the smoother, made on demand
+    scale: Real  # (K,), unit^2
+    parent: Index  # (M, K), the model before, given the model of the step
+    prior: Complex  # (M, 3, K)
+    prior_cov: Real  # (M, 6, K)
+    evidence: Real  # (M, K), log likelihood of the model's history; after the measurement, that of the best is 0
+    posterior: Complex
+    posterior_cov: Real
+    gain: Real  # (M, 3, K)
+    pull: Complex  # (M, K), innovation over its variance
+    born: list[slice]  # channels whose history begins with this step
 
 
-State = tuple[Complex, Real, Real]
-"""x (M, n, C, 3), P (M, n, C, 3, 3), evidence (M, n, C)."""
+_BY_CHANNEL = ("scale", "parent", "prior", "prior_cov", "evidence", "posterior", "posterior_cov", "gain", "pull")
 
 
-def _predict(state: State, scale: Real, dt: float, models: tuple[Motion, ...]) -> Step:
-    x, P, evidence = state
-    F, Q, switch = discretise(models, round(dt, 6))
-    routes = evidence[:, None] + switch
+def _predict(x: Complex, P: Real, evidence: Real, scale: Real, dt: float, models: tuple[Motion, ...]) -> Step:
+    """Advance states by dt: a step that nothing was measured in yet."""
+    to = _transition(models, round(dt, 6))
+    routes = evidence[:, None] + to.switch
     parent = routes.argmax(0)
     evidence = routes.max(0)
-    _, n, C = parent.shape
-    slots, channels = np.ogrid[:n, :C]
-    cross = P[parent, slots, channels] @ F.swapaxes(-1, -2)
-    prior_cov = F @ cross
-    prior_cov += Q * scale[:, :, None, None]
-    prior = (F @ x[parent, slots, channels, :, None])[..., 0]
-    unseen = np.full((n, C), UNSEEN)
-    return Step(prior[0, :, :, 0], unseen, scale, dt, parent, prior, prior_cov, cross, prior, prior_cov, evidence)
+    M, K = parent.shape
+    if (parent != np.arange(M)[:, None]).any():
+        x, P = _gather(x, parent), _gather(P, parent)
+    prior = to.F @ x
+    prior_cov = to.spread @ P
+    prior_cov += to.Q * scale
+    gain, pull = np.zeros((M, 3, K)), np.zeros((M, K), np.complex128)
+    return Step(dt, scale, parent, prior, prior_cov, evidence, prior, prior_cov, gain, pull, [])
 
 
-def _correct(step: Step) -> None:
-    y = step.measured - step.prior[..., 0]
-    S = step.prior_cov[..., 0, 0] + step.variance
-    column = step.prior_cov[..., :, 0]
-    gain = column / S[..., None]
-    step.posterior = step.prior + gain * y[..., None]
-    step.posterior_cov = step.prior_cov - gain[..., :, None] * column[..., None, :]
-    evidence = step.evidence - 0.5 * (y.real**2 + y.imag**2) / S - np.log(S)
+def _correct(step: Step, measured: Complex, variance: Real) -> None:
+    y = measured - step.prior[:, 0]
+    column = step.prior_cov[:, :3]
+    S = column[:, 0] + variance
+    step.gain = column / S[:, None]
+    step.pull = y / S
+    step.posterior = step.prior + step.gain * y[:, None]
+    step.posterior_cov = step.prior_cov - step.gain[:, _ROW] * column[:, _COLUMN]
+    evidence = step.evidence - 0.5 * (y * step.pull.conj()).real - np.log(S)
     step.evidence = evidence - evidence.max(0)
 
 
-def _smoother_gain(step: Step) -> Real:
-    gain: Real = np.linalg.solve(step.prior_cov, step.cross.swapaxes(-1, -2)).swapaxes(-1, -2)
-    return gain
+def _gather(array: Array, model: Index) -> Array:
+    """Return array (M, [.,] K) with the model of every channel chosen anew: model (M, K)."""
+    if array.ndim == 2:
+        return np.take_along_axis(array, model, 0)
+    return np.take_along_axis(array, model[:, None], 0)
 
 
 def _weight(evidence: Real) -> Real:
@@ -133,7 +153,7 @@ def _weight(evidence: Real) -> Real:
 
 
 class Bank:
-    """Filters for a number of slots (faces) of C channels each.
+    """Filters for a number of slots (faces) of C channels each; K = slots * C.
 
     A slot is claimed and started; every picture then takes one `predict` and one `correct`, which appends a `Step`
     to `steps`. The owner drops from the left the steps it no longer needs.
@@ -142,141 +162,131 @@ class Bank:
     def __init__(self, channels: int, models: tuple[Motion, ...] = MODELS) -> None:
         """Make an empty bank; slots are added as they are claimed."""
         self.models, self.channels = models, channels
+        self.slots = 0
         self.steps: list[Step] = []
-        self._state = _rest(len(models), 0, channels)
         self._free: list[int] = []
+        self._x, self._P, self._evidence = _rest(len(models), 0)
+        self._next: Step | None = None
 
-    @property
-    def slots(self) -> int:
-        """The number of slots, claimed or free."""
-        return self._state[0].shape[1]
+    def claim(self, measured: Complex, spread: Real) -> int:
+        """Start a free slot at its first measurement (C,), and return it.
 
-    def claim(self) -> int:
-        """Return a free slot, making more when there is none."""
+        spread: (3, C), the variance of the position measured and of the velocity and acceleration that weren't.
+        """
         if not self._free:
-            n = self.slots
-            more = max(4, n)
-            self._free = list(range(n + more - 1, n - 1, -1))
-            room = _rest(len(self.models), more, self.channels)
-            self._state = tuple(np.concatenate(pair, 1) for pair in zip(self._state, room, strict=True))  # type: ignore[assignment]
-            for step in self.steps:
-                _widen(step, more)
-        return self._free.pop()
+            self._widen(4)
+        slot = self._free.pop()
+        own = self._own(slot)
+        x, P, evidence = _rest(len(self.models), self.channels)
+        x[:, 0] = measured
+        P[:, _DIAGONAL] = spread
+        still = [i for i, model in enumerate(self.models) if not model.memory]
+        P[still, 5] = 0
+        self._x[..., own], self._P[..., own], self._evidence[:, own] = x, P, evidence
+        if self.steps:
+            last = self.steps[-1]
+            last.posterior[..., own], last.posterior_cov[..., own], last.evidence[:, own] = x, P, evidence
+            last.born.append(own)
+        return slot
 
     def release(self, slot: int) -> None:
         """Give a slot back once none of its steps is needed any more."""
-        room = _rest(len(self.models), 1, self.channels)
-        for array, rest in zip(self._state, room, strict=True):
-            array[:, slot] = rest[:, 0]
+        own = self._own(slot)
+        self._x[..., own], self._P[..., own], self._evidence[:, own] = _rest(len(self.models), self.channels)
         self._free.append(slot)
 
-    def start(self, slot: int, measured: Complex, spread: Real) -> None:
-        """Put a slot at its first measurement (C,), of variance spread[:, 0], at rest but for the rest of spread (C, 3)."""
-        x, P, evidence = self._state
-        x[:, slot], P[:, slot], evidence[:, slot] = 0, 0, 0
-        x[:, slot, :, 0] = measured
-        for k in range(3):
-            P[:, slot, :, k, k] = spread[:, k]
-        if self.steps:
-            last = self.steps[-1]
-            last.posterior[:, slot], last.posterior_cov[:, slot], last.evidence[:, slot] = (
-                x[:, slot],
-                P[:, slot],
-                evidence[:, slot],
-            )
-
     def predict(self, dt: float, scale: Real) -> tuple[Complex, Real]:
-        """Advance all slots by dt seconds. Returns the mean (n, C) and the variance (n, C) of what will be measured.
+        """Advance all slots by dt > 0 seconds. Returns the mean and variance of what will be measured, (slots, C) each.
 
-        scale: (n, C), the unit of each channel squared: process noise is in proportion to it.
+        scale: (slots, C), the unit of each channel squared: process noise is in proportion to it.
         """
-        self._next = step = _predict(self._state, scale, dt, self.models)
+        self._next = step = _predict(self._x, self._P, self._evidence, scale.ravel(), dt, self.models)
         weight = _weight(step.evidence)
-        mean = (weight * step.prior[..., 0]).sum(0)
-        d = step.prior[..., 0] - mean
-        variance = (weight * (step.prior_cov[..., 0, 0] + 0.5 * (d.real**2 + d.imag**2))).sum(0)
-        return mean, variance
+        mean = (weight * step.prior[:, 0]).sum(0)
+        d = step.prior[:, 0] - mean
+        variance = (weight * (step.prior_cov[:, 0] + 0.5 * (d.real**2 + d.imag**2))).sum(0)
+        return mean.reshape(-1, self.channels), variance.reshape(-1, self.channels)
 
-    def correct(self, measured: Complex, variance: Real, jump: Flags, spread: Real) -> None:
-        """Take in measurements (n, C) of variance (n, C), UNSEEN where there is none.
-
-        jump: (n,), slots whose past doesn't tell where they are now; spread (n, C, 3), the variance of their state.
-        """
-        step = self._next
-        step.measured, step.variance = measured, variance
-        if jump.any():
-            step.prior_cov[:, jump] += spread[jump, :, :, None] * np.eye(3)
-        _correct(step)
-        self._state = step.posterior.copy(), step.posterior_cov.copy(), step.evidence.copy()
+    def correct(self, measured: Complex, variance: Real) -> None:
+        """Take in the measurements (slots, C) of variance (slots, C), UNSEEN where there is none."""
+        assert self._next is not None, "predict first"
+        step, self._next = self._next, None
+        _correct(step, measured.ravel(), variance.ravel())
+        self._x, self._P, self._evidence = step.posterior.copy(), step.posterior_cov.copy(), step.evidence.copy()
         self.steps.append(step)
 
-    def mean(self) -> Complex:
-        """The present estimate (n, C, 3) of all channels: position, velocity and acceleration."""
-        x, _, evidence = self._state
-        return (_weight(evidence)[..., None] * x).sum(0)
+    def loosen(self, slot: int, spread: Real) -> None:
+        """Add variance (3, C) to the prediction of a slot: its past doesn't tell where it is now.
+
+        Called between `predict` and `correct`.
+        """
+        assert self._next is not None, "predict first"
+        self._next.prior_cov[:, _DIAGONAL, self._own(slot)] += spread
 
     def retract(self, slot: int, count: int) -> None:
         """Take back what a slot measured in its last `count` steps, as if it had not been seen in them.
 
-        Called between `predict` and `correct`; the prediction is made anew.
-
-        Raises ValueError if the step before them is not on record.
+        Called between `predict` and `correct`; the prediction is made anew. Does nothing if the step before them is
+        no longer on record.
         """
+        assert self._next is not None, "predict first"
         if not 0 < count < len(self.steps):
-            raise ValueError(f"can't retract {count} of {len(self.steps)} steps")
-        s = slice(slot, slot + 1)
+            return
+        own = self._own(slot)
         before = self.steps[-count - 1]
-        state = before.posterior[:, s], before.posterior_cov[:, s], before.evidence[:, s]
-        for step in self.steps[-count:]:
-            again = _predict(state, step.scale[s], step.dt, self.models)
-            for name in ("parent", "prior", "prior_cov", "cross", "posterior", "posterior_cov", "evidence"):
-                getattr(step, name)[:, s] = getattr(again, name)
-            step.variance[s] = UNSEEN
-            step.gain = None
-            state = again.posterior, again.posterior_cov, again.evidence
-        for array, value in zip(self._state, state, strict=True):
-            array[:, s] = value
-        again = _predict(state, self._next.scale[s], self._next.dt, self.models)
-        for name in ("parent", "prior", "prior_cov", "cross", "posterior", "posterior_cov", "evidence"):
-            getattr(self._next, name)[:, s] = getattr(again, name)
+        x, P, evidence = before.posterior[..., own], before.posterior_cov[..., own], before.evidence[:, own]
+        for step in [*self.steps[-count:], self._next]:
+            again = _predict(x, P, evidence, step.scale[own], step.dt, self.models)
+            for name in _BY_CHANNEL:
+                getattr(step, name)[..., own] = getattr(again, name)
+            x, P, evidence = again.posterior, again.posterior_cov, again.evidence
+
+    def state(self) -> Complex:
+        """The present estimate (3, slots, C): position, velocity and acceleration."""
+        x = (_weight(self._evidence)[:, None] * self._x).sum(0)
+        return x.reshape(3, -1, self.channels)
 
     def smooth(self, first: int, count: int) -> Complex:
-        """Return the estimates (count, n, C) of `count` recorded steps from index `first`, given all recorded steps."""
+        """Return the positions (count, slots, C) at `count` recorded steps from index `first`, given all of them."""
         steps = self.steps
-        for step in steps[first + 1 :]:
-            if step.gain is None:
-                step.gain = _smoother_gain(step)
-        last = steps[-1]
-        weight, x = _weight(last.evidence), last.posterior
-        M, n, C = weight.shape
-        model, slots, channels = np.ogrid[:M, :n, :C]
-        out = np.empty((count, n, C), np.complex128)
+        weight = _weight(steps[-1].evidence)
+        M, K = weight.shape
+        model: Index = np.broadcast_to(np.arange(M)[:, None], (M, K))
+        adjoint = np.zeros((M, 3, K), np.complex128)
+        out = np.empty((count, K), np.complex128)
         for k in range(len(steps) - 1, first - 1, -1):
+            step = steps[k]
             if k < first + count:
-                out[k - first] = (weight * x[..., 0]).sum(0)
+                x = _gather(step.posterior[:, 0], model)
+                x -= (_gather(step.posterior_cov[:, :3], model) * adjoint).sum(1)
+                out[k - first] = (weight * x).sum(0)
             if k > first:
-                step, before = steps[k], steps[k - 1]
-                here = model, slots, channels
-                assert step.gain is not None
-                back = (step.gain[here] @ (x - step.prior[here])[..., None])[..., 0]
-                model = step.parent[here]
-                x = before.posterior[model, slots, channels] + back
-        return out
+                adjoint[:, 0] -= (_gather(step.gain, model) * adjoint).sum(1) + _gather(step.pull, model)
+                F = _transition(self.models, round(step.dt, 6)).F[:, :, :, None]
+                back = np.take_along_axis(F, model[:, None, None], 0)
+                adjoint = (back * adjoint[:, :, None]).sum(1)
+                for own in step.born:
+                    adjoint[..., own] = 0
+                model = _gather(step.parent, model)
+        return out.reshape(count, -1, self.channels)
+
+    def _own(self, slot: int) -> slice:
+        return slice(slot * self.channels, (slot + 1) * self.channels)
+
+    def _widen(self, more: int) -> None:
+        """Add free slots, in the recorded steps also."""
+        M, K = len(self.models), more * self.channels
+        self._free = list(range(self.slots + more - 1, self.slots - 1, -1))
+        self.slots += more
+        x, P, evidence = _rest(M, K)
+        for name, room in (("_x", x), ("_P", P), ("_evidence", evidence)):
+            setattr(self, name, np.concatenate([getattr(self, name), room], -1))
+        for step in self.steps:
+            unseen = _predict(x, P, evidence, np.zeros(K), step.dt, self.models)
+            for name in _BY_CHANNEL:
+                setattr(step, name, np.concatenate([getattr(step, name), getattr(unseen, name)], -1))
 
 
-def _rest(models: int, slots: int, channels: int) -> State:
-    x = np.zeros((models, slots, channels, 3), np.complex128)
-    P = np.broadcast_to(np.eye(3), (models, slots, channels, 3, 3)).copy()
-    return x, P, np.zeros((models, slots, channels))
-
-
-def _widen(step: Step, more: int) -> None:
-    """Make room in a recorded step for slots that were not there yet."""
-    M, _, C = step.evidence.shape
-    x, P, evidence = _rest(M, more, C)
-    unseen = _predict((x, P, evidence), np.ones((more, C)), step.dt, (Motion(1.0),) * M)
-    for name in ("measured", "variance", "scale"):
-        setattr(step, name, np.concatenate([getattr(step, name), getattr(unseen, name)], 0))
-    for name in ("parent", "prior", "prior_cov", "cross", "posterior", "posterior_cov", "evidence"):
-        setattr(step, name, np.concatenate([getattr(step, name), getattr(unseen, name)], 1))
-    step.gain = None
+def _rest(M: int, K: int) -> tuple[Complex, Real, Real]:
+    """A state (M, 3, K) at 0, its covariance (M, 6, K) and evidence (M, K)."""
+    return np.zeros((M, 3, K), np.complex128), np.zeros((M, 6, K)), np.zeros((M, K))

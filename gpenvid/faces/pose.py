@@ -1,0 +1,194 @@
+"""Where each followed face is: its filters, and the judgement of what a detection says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpenvid.faces.geometry import CHANNELS, Complex, Real, Sighting, decode, encode, robust
+from gpenvid.faces.kalman import UNSEEN, Bank
+
+NOISE = np.array([0.2, 1, 1, 1, 1, 4, 4])
+"""Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""
+
+MOTION = np.array([1, 0.25, 0.1, 0.1, 0.1, 0.05, 0.05])
+"""How much each channel moves, as a variance, beside the centre."""
+
+UNKNOWN = np.array([[1e2], [1.0], [1e2]])
+"""Variance of the position, velocity and acceleration of a face of which nothing is known, in `MOTION`'s unit."""
+
+_JUMP = np.array([1, 1, 0, 0, 0, 0, 0])
+"""The channels that a jump moves."""
+
+DOUBTS = 3
+"""So many detections in a row that contradict the past, and the past is let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Leap:
+    """A jump that may yet turn out to have been a detector's slip."""
+
+    taken: int  # pictures taken before it
+    clock: float
+    before: Complex  # (3,) position, velocity and acceleration of the centre then
+
+
+class Poses:
+    """The poses of all followed faces, each in a slot.
+
+    Every picture takes one `predict` and one `take`. Landmarks that contradict the face's shape are taken for errors and
+    replaced; a face that moved as a whole, box and all, in a way that no motion explains, is believed to have jumped,
+    unless it is back a moment later.
+    """
+
+    def __init__(self) -> None:
+        """Follow nothing yet."""
+        self.bank = Bank(CHANNELS)
+        self.clock = 0.0
+        self._taken = 0
+        self._unit = np.ones(0)  # |b| of each slot, in pixels
+        self._doubts = np.zeros(0, np.intp)
+        self._leaps: dict[int, _Leap] = {}
+        self._now = np.zeros((3, 0, CHANNELS), np.complex128)
+        self.patience = 0.17
+        self.predict(0.0)
+
+    def predict(self, dt: float) -> None:
+        """Advance by dt seconds. `centres` (slots,), `sizes` (slots,) and `unsure` (slots,) then say where faces are."""
+        self.clock += dt
+        self._mean, self._variance = self.bank.predict(max(dt, 1e-4), self._scale(self._unit))
+
+    @property
+    def centres(self) -> Complex:
+        """Where each slot's face should be now, (slots,), in pixels."""
+        return self._mean[:, 0]
+
+    @property
+    def sizes(self) -> Real:
+        """How large each slot's face was, the geometric mean of its box's sides, (slots,), in pixels."""
+        return self._unit * box_size(self._now[0])
+
+    @property
+    def unsure(self) -> Real:
+        """The standard deviation of `centres`, (slots,), in pixels."""
+        return np.sqrt(self._variance[:, 0])
+
+    def take(self, slots: list[int], seen: Sighting, which: list[int]) -> None:
+        """Take in what was seen of the faces in slots: the detections of those indices. Others weren't seen."""
+        n = self.bank.slots
+        measured, variance = self._mean, np.full((n, CHANNELS), UNSEEN)
+        if slots:
+            z, unit, doubted = seen.channels[which], self._unit[slots], self._doubts[slots] > 0
+            expected = self._mean[slots]
+            z[:, 1] += 2j * np.pi * np.round((expected[:, 1] - z[:, 1]).imag / (2 * np.pi))
+            R = _noise(unit, seen.scores[which])
+            off = np.abs(z - expected) / np.sqrt(self._variance[slots] + R)
+            strange = doubted | (off[:, :2].max(1) > 6) | (off[:, 2:5].max(1) > 4)
+            for slot in self._leaps:
+                strange |= np.equal(slots, slot)
+            believed = ~strange
+            for i in np.flatnonzero(strange):
+                believed[i] = self._judge(slots[i], z[i], R[i], seen.landmarks[which[i]])
+            rows = np.array(slots)[believed]
+            measured = self._mean.copy()
+            measured[rows], variance[rows] = z[believed], R[believed]
+        self.bank.correct(measured, variance)
+        self._taken += 1
+        self._now = self.bank.state()
+        self._unit = np.exp(np.clip(self._now[0, :, 1].real, -5, 10))
+
+    def start(self, seen: Sighting, which: int) -> int:
+        """Begin to follow a detection, after `take`; returns its slot."""
+        z = seen.channels[which]
+        unit = np.exp(z[1:2].real)
+        spread = self._scale(unit)[0] * UNKNOWN
+        spread[0] = _noise(unit, seen.scores[which : which + 1])[0]
+        slot = self.bank.claim(z, spread)
+        more = self.bank.slots - len(self._unit)
+        self._unit, self._doubts = np.pad(self._unit, (0, more), constant_values=1), np.pad(self._doubts, (0, more))
+        self._now = np.pad(self._now, ((0, 0), (0, more), (0, 0)))
+        self._unit[slot], self._doubts[slot] = unit[0], 0
+        self._now[:, slot] = 0
+        self._now[0, slot] = z
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Stop following."""
+        self.bank.release(slot)
+        self._leaps.pop(slot, None)
+
+    def smooth(self, first: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return boxes (count, slots, 4) and landmarks (count, slots, 5, 2) of recorded steps, given all of them."""
+        if first + count == len(self.bank.steps) and count == 1:
+            boxes, landmarks = decode(self._now[:1])
+        else:
+            boxes, landmarks = decode(self.bank.smooth(first, count))
+        return boxes.astype(np.float32), np.stack([landmarks.real, landmarks.imag], -1).astype(np.float32)
+
+    def _scale(self, unit: Real) -> Real:
+        scale = np.broadcast_to(MOTION, (len(unit), CHANNELS)).copy()
+        scale[:, 0] *= unit**2
+        return scale
+
+    def _judge(self, slot: int, z: Complex, R: Real, landmarks: Complex) -> bool:
+        """Decide whether to believe a detection that surprises; z and R, (C,), are amended in place."""
+        expected, unit = self._mean[slot].copy(), float(self._unit[slot])
+        tired = self._doubts[slot] >= DOUBTS
+        believed = whole = True
+        off = np.abs(z - expected) / np.sqrt(self._variance[slot] + R)
+        if off[2:5].max() > 4 and not tired:
+            box, predicted = decode(expected)
+            points, share = robust(predicted, landmarks, float(np.sqrt(R[0] / NOISE[0])))
+            z[:5] = encode(box[None], points[None])[0, :5]
+            z[1] += 2j * np.pi * np.round((expected[1] - z[1]).imag / (2 * np.pi))
+            R /= max(share, 0.2)
+            off = np.abs(z - expected) / np.sqrt(self._variance[slot] + R)
+            believed, whole = share > 0.5, share == 1
+        if self._came_back(slot, z):
+            off[:2] = 0
+        jumps = off[:2].max() > 6 and abs(z[0] - expected[0]) + unit * abs(z[1] - expected[1]) > 0.1 * unit
+        if jumps and believed:
+            believed = tired or abs(z[5] - expected[5]) < 0.4
+        self._doubts[slot] = 0 if believed and whole else self._doubts[slot] + 1
+        if not believed:
+            return False
+        if jumps and slot not in self._leaps:
+            self._leaps[slot] = _Leap(self._taken, self.clock, self._now[:, slot, 0].copy())
+        if jumps or tired:
+            spread = self._scale(self._unit[slot : slot + 1])[0] * UNKNOWN
+            self.bank.loosen(slot, spread if tired else spread * _JUMP)
+        return True
+
+    def _came_back(self, slot: int, z: Complex) -> bool:
+        """A face that jumped and is back where it came from never jumped: take those detections back."""
+        leap = self._leaps.get(slot)
+        if leap is None:
+            return False
+        passed = self.clock - leap.clock
+        if passed > self.patience:
+            del self._leaps[slot]
+            return False
+        position, velocity, acceleration = leap.before
+        home = position + velocity * passed + acceleration * passed**2 / 2
+        off = abs(z[0] - home)
+        if off > 0.35 * abs(z[0] - self._now[0, slot, 0]) or off > (0.1 + 2 * passed) * self._unit[slot]:
+            return False
+        self.bank.retract(slot, self._taken - leap.taken)
+        del self._leaps[slot]
+        return True
+
+
+def box_size(channels: Complex) -> Real:
+    """The geometric mean of a box's sides over |b|, (...), of channels (..., 7)."""
+    size: Real = np.exp((channels[..., 6].real + channels[..., 6].imag) / 2)
+    return size
+
+
+def _noise(unit: Real, scores: Real) -> Real:
+    """The variance (N, C) of the channels of detections: landmarks are off by 0.6 pixels and 1.2 % of their spread."""
+    r = (0.6**2 + (0.012 * unit) ** 2) / np.maximum(scores, 0.3)
+    R = r[:, None] * NOISE
+    R[:, 1:] /= (unit**2)[:, None]
+    return R
