@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import signal
 import sys
 import threading
@@ -16,8 +18,8 @@ from typing import Any
 from tqdm import tqdm
 
 from gpenvid import __version__
-from gpenvid.errors import GpenvidError
-from gpenvid.options import STAGES
+from gpenvid.errors import GpenvidError, OptionsError
+from gpenvid.options import STAGES, WeightsOptions
 
 EXAMPLES = """\
 examples:
@@ -26,6 +28,19 @@ examples:
   gpenvid enhance film.mkv --start 1:00 --end 1:20 --crf 14
   gpenvid enhance photo.jpg --blend 70
   gpenvid enhance holiday/ -o holiday_better/
+"""
+
+WEIGHTS_EXAMPLES = """\
+examples:
+  gpenvid weights list
+  gpenvid weights fetch GPEN-BFR-512          the official 512-pixel model, for non-commercial use
+  gpenvid weights verify
+  gpenvid weights path gpen-lite
+"""
+BENCH_EXAMPLES = """\
+examples:
+  gpenvid bench media                         throughput and memory against a bare PyAV transcode
+  gpenvid bench tracking --json tracking.json
 """
 
 
@@ -119,7 +134,12 @@ def _enhance(arguments: argparse.Namespace) -> int:
     from gpenvid.weights import shipped
 
     source = arguments.input or arguments.input_flag
-    say = (lambda line: None) if arguments.quiet else (lambda line: print(line, file=sys.stderr))
+
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            print(line, file=sys.stderr)
+
+    logging.basicConfig(format="%(message)s", level=logging.ERROR if arguments.quiet else logging.WARNING)
     if source is None:
         source = shipped("samples") / "old_film.mp4"
         say(f"no input given: enhancing the sample {source}")
@@ -211,18 +231,62 @@ def _stoppable() -> Iterator[threading.Event]:
 
 
 def _add_weights(commands: Any) -> None:
-    command = commands.add_parser("weights", help="list, fetch or verify the networks' weights")
+    command = commands.add_parser(
+        "weights",
+        help="list, fetch or verify the networks' weights",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=WEIGHTS_EXAMPLES,
+    )
+    command.add_argument("action", choices=("list", "fetch", "verify", "path"))
+    command.add_argument("names", nargs="*", metavar="NAME", help="which; without names verify looks at all present")
+    _add_options(command.add_argument_group("weights"), WeightsOptions)
     command.set_defaults(run=_weights)
 
 
 def _weights(arguments: argparse.Namespace) -> int:
+    from gpenvid import weights
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    place = {"weights_dir": getattr(arguments, "weights_dir", None)}
+    known = [each.name for each in weights.entries()]
+    present = [name for name in known if weights.find(name, **place) is not None]
+    if arguments.action == "list":
+        for name in arguments.names or known:
+            found = weights.status(name, **place)
+            size = f"{found.entry.bytes / 1e6:.0f} MB" if found.entry.bytes else ""
+            print(f"{name:22s} {found.entry.kind:14s} {found.state:11s} {size:>7s}  {found.path or found.entry.note}")
+    elif arguments.action == "verify":
+        for name in arguments.names or present:
+            print(f"{name}: {weights.verify(name, **place).state}")
+    elif not arguments.names:
+        raise OptionsError(f"gpenvid weights {arguments.action}: name the weights, see `gpenvid weights list`")
+    else:
+        for name in arguments.names:
+            if arguments.action == "fetch":
+                print(weights.fetch(name, offline=getattr(arguments, "offline", None), **place))
+            else:
+                print(weights.verify(name, **place).path)
     return 0
 
 
 def _add_bench(commands: Any) -> None:
-    command = commands.add_parser("bench", help="measure speed and memory as ratios against a baseline")
+    command = commands.add_parser(
+        "bench",
+        help="measure as ratios against a baseline in the same run",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=BENCH_EXAMPLES,
+    )
+    command.add_argument("what", choices=("media", "tracking"))
+    command.add_argument("--json", metavar="FILE", help="also write the tables as JSON")
     command.set_defaults(run=_bench)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    from gpenvid import bench
+
+    tables = bench.run(arguments.what)
+    for title, rows in tables.items():
+        print(f"{title}\n{bench.text(rows)}\n")
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
     return 0

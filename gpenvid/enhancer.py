@@ -15,6 +15,7 @@ from gpenvid.faces import align
 from gpenvid.faces.detect import Detector, load_detector
 from gpenvid.faces.scene import SceneDetector
 from gpenvid.faces.steady import ResidualFilter
+from gpenvid.faces.tone import keep_gray
 from gpenvid.faces.track import Tracker
 from gpenvid.gpen.restorer import Restorer, load_restorer
 from gpenvid.media import pixels
@@ -112,7 +113,8 @@ class Enhancer:
 
     def image(self, rgb: Image) -> Image:
         """Restore the faces of an RGB uint8 picture (H, W, 3); returns a new array of the same shape."""
-        return self.still(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")).to_ndarray()
+        better = self.still(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24"))
+        return better.to_ndarray().astype(np.uint8, copy=False)
 
     def _followed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[_Picture, list[Track]]]:
         """Detect and track; yield each picture once its tracks are final."""
@@ -220,6 +222,7 @@ class Enhancer:
         picture.frame.make_writable()
         touched: list[tuple[int, int, int, int]] = []
         for taken, restored in faces:
+            restored = keep_gray(taken.crop, restored)
             if steady is not None:
                 restored = steady.update(taken.track.id, picture.seconds, taken.crop, restored)
             height, width = taken.region.shape[:2]

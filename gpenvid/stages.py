@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TypeVar
@@ -16,7 +16,7 @@ class _End:
     error: BaseException | None
 
 
-def prefetch(items: Iterable[T], depth: int, name: str = "prefetch") -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int, name: str = "prefetch") -> Generator[T, None, None]:
     """Iterate `items` in a thread of their own, at most `depth` items ahead of the consumer; nothing is dropped.
 
     An exception raised by `items` reaches the consumer in its place in the order. When the consumer stops early

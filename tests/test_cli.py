@@ -140,7 +140,9 @@ sys.exit(cli.main({words!r}))
 def test_a_signal_finishes_the_file_properly(film: Film, tmp_path: Path, number: int) -> None:
     source, target = film(frames=400), tmp_path / "out.mp4"
     program = PROGRAM.format(tests=str(Path(__file__).parent), words=["enhance", str(source), "-o", str(target)])
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     deadline = time.monotonic() + 60
