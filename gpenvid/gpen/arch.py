@@ -146,7 +146,7 @@ class Generator(nn.Module):
     def forward(self, latent: Tensor, features: list[Tensor]) -> Tensor:
         """latent: (N, style_dim); features: one map per resolution, from 4 x 4 up. Returns RGB (N, 3, size, size)."""
         style = self.style(latent)
-        x = self.input(len(latent)).to(features[0].dtype)
+        x = self.input(latent.shape[0]).to(features[0].dtype)
         x = self.conv1(x, style, features[0])
         rgb: Tensor = self.to_rgb1(x, style)
         for level, feature in enumerate(features[1:]):

@@ -326,7 +326,7 @@ def join(x: Tensor, gains: Tensor, features: Tensor, weight: Tensor, bias: Tenso
     if _out_of_place():
         own, foreign = torch.addcmul(bias[:, :channels], x, gains), torch.addcmul(bias[:, channels:], features, weight)
         return leaky(torch.cat([own, foreign], dim=1))
-    shape = (len(x), 2 * channels, *x.shape[2:])
+    shape = (x.shape[0], 2 * channels, *x.shape[2:])
     joined = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     torch.addcmul(bias[:, :channels], x, gains, out=joined[:, :channels])
     torch.addcmul(bias[:, channels:], features, weight, out=joined[:, channels:])

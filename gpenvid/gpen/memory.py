@@ -1,0 +1,23 @@
+"""Let the C library keep freed memory, because a CPU restorer asks for the same large blocks over and over."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+"""Parameters of glibc's mallopt(3)."""
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc not to give large blocks back to the system; returns whether there is a glibc to tell.
+
+    By default each large tensor is mapped, filled with fresh pages and unmapped again. Kept, GPEN-256 in batches of 4
+    took 0.22 instead of 0.28 CPU seconds a face (one face at a time: no difference). It concerns the whole process and
+    can't be undone, so that programs call it at their start and libraries don't.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 64 << 20))
+    return all(mallopt(parameter, value) for parameter, value in settings)
