@@ -131,7 +131,7 @@ class TestRetinaFace:
 
     @pytest.mark.parametrize("name", ["mobile0.25", "resnet50"])
     def test_folding_the_normalisation_changes_nothing(self, name: str) -> None:
-        image = torch.rand(1, 3, 48, 40, dtype=torch.float64) * 100
+        image = torch.rand(1, 3, 32, 24, dtype=torch.float64) * 100
         network = seeded_network(name).double()
         with torch.inference_mode():
             before = network(image)
@@ -144,7 +144,9 @@ class TestRetinaFace:
     @pytest.mark.parametrize("name", ["mobile0.25", "resnet50"])
     def test_the_architecture_is_read_from_the_weights(self, tmp_path: Path, name: str) -> None:
         torch.save({"state_dict": build_network(name).state_dict()}, tmp_path / "w.pth")
-        assert load_detector(tmp_path / "w.pth", device="cpu").name == f"retinaface_{name}"
+        detector = load_detector(tmp_path / "w.pth", device="cpu")
+        assert detector.architecture == f"retinaface_{name}"
+        assert (detector.name, len(detector.sha256)) == ("w", 64)
 
     def test_a_higher_threshold_gives_fewer_faces(self, weights: Path) -> None:
         image = noise(96, 128)
@@ -203,7 +205,19 @@ class TestWrongWeights:
         return message
 
     def test_missing(self, tmp_path: Path) -> None:
-        assert "no such file" in self.wrong(tmp_path / "none.pth")
+        assert "no such file" in self.wrong(tmp_path / "none.pth").lower()
+
+    def test_an_unknown_name(self) -> None:
+        with pytest.raises(WeightsError, match="retinaface_resnet50"):
+            load_detector("retinaface_resnet", device="cpu")
+        with pytest.raises(WeightsError, match="is a restorer, not a detector"):
+            load_detector("GPEN-BFR-512", device="cpu")
+
+    def test_none_present(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gpenvid.weights.files.search_path", lambda weights_dir=None: [tmp_path])
+        monkeypatch.setattr("gpenvid.weights.choose.search_path", lambda weights_dir=None: [tmp_path])
+        with pytest.raises(WeightsError, match="gpenvid weights fetch retinaface"):
+            load_detector("auto", device="cpu")
 
     def test_a_folder(self, tmp_path: Path) -> None:
         self.wrong(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ from torchvision.ops import nms
 
 from gpenvid import weights
 from gpenvid.device import resolve_device
-from gpenvid.errors import WeightsError
+from gpenvid.errors import DeviceError, WeightsError
 from gpenvid.faces.checkpoint import read_state_dict
 from gpenvid.types import Face, Float, Image
 
@@ -51,7 +52,7 @@ class RetinaFaceDetector:
     """facexlib's RetinaFace network behind the Detector protocol.
 
     Uses the network and its decoding, not facexlib's per-call state, so pictures of one size run as one batch. The
-    instance caches anchors: use one per thread.
+    instance caches anchors: use one per thread. name and sha256: of the weights.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class RetinaFaceDetector:
         self.threshold = threshold
         self.min_face = min_face
         self.max_faces = max_faces
-        self.name = name or str(network.model_name)
+        self.architecture = str(network.model_name)
+        self.name = name
         self.sha256 = sha256
-        self._network = network.eval().to(self.device)
+        self._network = network.requires_grad_(False).eval()
         _fold_batch_norm(self._network)
+        self._network.to(self.device, memory_format=torch.channels_last)
         self._mean = torch.tensor(MEAN_BGR, device=self.device).view(1, 3, 1, 1)
         self._anchors: dict[tuple[int, int], Tensor] = {}
 
@@ -102,8 +105,12 @@ class RetinaFaceDetector:
     def _detect_batch(self, pictures: list[Image]) -> list[list[Face]]:
         height, width = pictures[0].shape[:2]
         rgb = torch.from_numpy(np.stack(pictures)).to(self.device)
-        bgr = rgb.flip(3).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        boxes, scores, landmarks = self._network(bgr - self._mean)
+        bgr = rgb.flip(3).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
+        try:
+            boxes, scores, landmarks = self._network(bgr - self._mean)
+        except torch.cuda.OutOfMemoryError as error:
+            reason = f"out of memory for {len(pictures)} pictures of {width}x{height}; use a smaller --detect-size"
+            raise DeviceError(f"{self.device}: {reason}") from error
         anchors = self._anchors_for(height, width)
         return [
             self._decode(boxes[i], scores[i, :, 1], landmarks[i], anchors, height, width) for i in range(len(pictures))
@@ -162,24 +169,24 @@ def rescale_faces(faces: Sequence[Face], source: tuple[int, int], target: tuple[
 
 
 def load_detector(
-    name_or_path: str | Path = "auto",
+    name_or_path: str | os.PathLike[str] = "auto",
     *,
     device: str | torch.device = "auto",
     threshold: float = 0.6,
     weights_dir: str | Path | None = None,
     offline: bool | None = None,
 ) -> RetinaFaceDetector:
-    """Load a face detector: a name such as retinaface_resnet50, a weights file, or `auto` for the best one present.
+    """Load a face detector from weights: `auto` (the best that is present and verified), a registered name, or a file.
 
     The architecture is read from the state dict. A registered name that isn't present is downloaded, unless `offline`
     (default: $GPENVID_OFFLINE). Raises WeightsError if the weights are missing, damaged or of another kind,
     DeviceError if the device isn't there.
     """
     place = resolve_device(device)
-    found = weights.resolve(name_or_path, "detector", weights_dir=weights_dir, offline=offline)
-    return RetinaFaceDetector(
-        load_network(found.path), device=place, threshold=threshold, name=found.name, sha256=found.sha256
-    )
+    folder = None if weights_dir is None else Path(weights_dir)
+    found = weights.resolve(name_or_path, "detector", weights_dir=folder, offline=offline)
+    network = load_network(found.path)
+    return RetinaFaceDetector(network, device=place, threshold=threshold, name=found.name, sha256=found.sha256)
 
 
 def load_network(path: Path) -> RetinaFace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpenvid import weights
 from gpenvid.device import resolve_device
 from gpenvid.errors import WeightsError
 from gpenvid.faces.align import feather
@@ -72,17 +74,25 @@ class FaceParser:
         return F.interpolate(share, size, mode="bilinear", align_corners=False, antialias=True).squeeze(1)
 
 
-def load_parser(path: str | Path, device: str | torch.device = "auto") -> FaceParser:
-    """Load facexlib's ParseNet (parsing_parsenet.pth) from a file.
+def load_parser(
+    name_or_path: str | os.PathLike[str] = "parsenet",
+    device: str | torch.device = "auto",
+    *,
+    weights_dir: str | Path | None = None,
+    offline: bool | None = None,
+) -> FaceParser:
+    """Load facexlib's ParseNet by its registered name (downloaded if absent, unless `offline`) or from a file.
 
     Raises WeightsError, which names the file, if it is missing, unsafe, damaged or something else; DeviceError if the
     device isn't there.
     """
-    path = Path(path)
+    place = resolve_device(device)
+    folder = None if weights_dir is None else Path(weights_dir)
+    path = weights.resolve(name_or_path, "parser", weights_dir=folder, offline=offline).path
     state = read_state_dict(path)
     network = ParseNet(in_size=NETWORK_SIZE, out_size=NETWORK_SIZE, parsing_ch=CLASSES)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{path.name}: not the state dict of facexlib's ParseNet") from error
-    return FaceParser(network, device=device)
+    return FaceParser(network, device=place)
