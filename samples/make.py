@@ -5,7 +5,7 @@
                                                   # surveillance.mp4 (lossless H.264, same pts), portrait.png
 
 Needs gpenvid's own dependencies and `pip install scikit-image matplotlib pooch`, which carry the two portraits.
-Everything is seeded: the pictures come out the same, up to the rounding of a gray level.
+Everything is seeded: the pictures come out the same, though x264 does not always put the film's into the same bits.
 """
 
 from __future__ import annotations
