@@ -88,9 +88,9 @@ def test_with_and_without_autograd_agree(tiny: FullGenerator) -> None:
 
 
 def test_gradients_reach_every_parameter_also_of_a_prepared_network(tiny: FullGenerator) -> None:
-    x, _, _ = golden("gpen_tiny_64")
+    x = golden("gpen_tiny_64")[0][:1]
     network = copy.deepcopy(tiny).prepare()
-    network(x[:1]).square().mean().backward()
+    network(x).square().mean().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -140,6 +140,7 @@ def test_discriminator_can_be_differentiated_twice() -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
 def test_half_precision_stays_close(tiny: FullGenerator, dtype: torch.dtype, tolerance: float) -> None:
     x, y, _ = golden("gpen_tiny_64")
+    x, y = x[:1], y[:1]
     network = copy.deepcopy(tiny).prepare(dtype)
     with torch.inference_mode():
         result = network(x)
@@ -150,6 +151,7 @@ def test_half_precision_stays_close(tiny: FullGenerator, dtype: torch.dtype, tol
 def test_large_styles_and_weights_do_not_overflow_half_precision(tiny: FullGenerator) -> None:
     """Demodulation undoes any scale of style and weight, even one that float16 couldn't hold."""
     x, y, _ = golden("gpen_tiny_64")
+    x, y = x[:1], y[:1]
     network = copy.deepcopy(tiny)
     for module in network.modules():
         if isinstance(module, StyledConv):
@@ -161,7 +163,7 @@ def test_large_styles_and_weights_do_not_overflow_half_precision(tiny: FullGener
 
 
 def test_activations_beyond_float16_are_clamped(tiny: FullGenerator) -> None:
-    x, _, _ = golden("gpen_tiny_64")
+    x = golden("gpen_tiny_64")[0][:1]
     network = copy.deepcopy(tiny)
     for name, parameter in network.named_parameters():
         if name.startswith("ecd") and name.endswith("weight"):
@@ -187,3 +189,12 @@ def test_every_size_works(size: int) -> None:
     assert restored.shape == (1, 3, size, size)
     assert restored.isfinite().all()
     assert restored.std() > 0
+
+
+def test_a_network_can_be_exported_for_any_batch() -> None:
+    network = FullGenerator(SMALL).prepare().requires_grad_(False)
+    x = torch.linspace(-1, 1, 4 * 3 * 16 * 16).view(4, 3, 16, 16)
+    exported = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", max=64)},)).module()
+    with torch.inference_mode():
+        for count in (1, 4):
+            torch.testing.assert_close(exported(x[:count]), network(x[:count]), rtol=0, atol=1e-5)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -351,6 +352,17 @@ class TestFetch:
         register(monkeypatch, served(site, "/wrongrange"))
         put(elsewhere, "big.pth.part", CONTENT[:1000])
         assert "asked for byte 1000, got byte 5" in refusal(weights.fetch, "big")
+
+    @pytest.mark.parametrize(("here", "there", "followed"), [("https", "http", False), ("http", "http", True)])
+    def test_redirects_never_leave_https(self, here: str, there: str, followed: bool) -> None:
+        request = urllib.request.Request(f"{here}://example.org/a")
+        arguments = (request, None, 302, "Found", {}, f"{there}://example.org/b")
+        if followed:
+            follow = download._NoDowngrade().redirect_request(*arguments)
+            assert follow is not None and follow.full_url == "http://example.org/b"
+        else:
+            with pytest.raises(download._MirrorError, match=r"^redirects to http$"):
+                download._NoDowngrade().redirect_request(*arguments)
 
     def test_nobody_listens(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         register(monkeypatch, replace(BIG, urls=("http://127.0.0.1:9/big.pth",)))

@@ -25,6 +25,7 @@ from gpenvid.gpen.ops import (
     Upsample,
     join,
     minibatch_deviation,
+    normal,
 )
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -72,7 +73,7 @@ class ConstantInput(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+        self.input = nn.Parameter(normal(1, channels, 4, 4))
 
     def forward(self, batch: int) -> Tensor:
         """(batch, channels, 4, 4), a copy."""

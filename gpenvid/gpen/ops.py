@@ -50,9 +50,14 @@ def _out_of_place() -> bool:
 
 def binomial_kernel(gain: float = 1.0) -> Tensor:
     """The (4, 4) float32 low-pass [1, 3, 3, 1] x [1, 3, 3, 1]; its sum is `gain`."""
-    taps = torch.tensor(TAPS)
-    kernel = torch.outer(taps, taps)
-    return kernel * (gain / kernel.sum())
+    scale = gain / sum(TAPS) ** 2
+    return torch.tensor([[row * column * scale for column in TAPS] for row in TAPS])
+
+
+def normal(*shape: int, std: float = 1.0) -> Tensor:
+    """A tensor of normal deviates, left alone on the meta device, where drawing them would import half of PyTorch."""
+    tensor = torch.empty(shape)
+    return tensor if tensor.is_meta else tensor.normal_(std=std)
 
 
 def leaky(x: Tensor) -> Tensor:
@@ -76,7 +81,7 @@ class EqualLinear(nn.Module):
         self, inputs: int, outputs: int, *, bias_init: float = 0.0, lr_mul: float = 1.0, activated: bool = False
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
+        self.weight = nn.Parameter(normal(outputs, inputs, std=1 / lr_mul))
         self.bias = nn.Parameter(torch.full((outputs,), bias_init))
         self.scale = lr_mul / math.sqrt(inputs)
         self.lr_mul = lr_mul
@@ -198,7 +203,7 @@ class EqualConv2d(Prepared):
         self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, gain: float = 1.0
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.weight = nn.Parameter(normal(outputs, inputs, size, size))
         self.gain = gain
         self.scale = gain / math.sqrt(inputs * size**2)
         self.stride = stride
@@ -262,7 +267,7 @@ class ModulatedConv2d(Prepared):
 
     def __init__(self, inputs: int, outputs: int, style_dim: int, *, upsample: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, 3, 3))
+        self.weight = nn.Parameter(normal(1, outputs, inputs, 3, 3))
         self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
         self.scale = 1 / math.sqrt(inputs * 9)
         self.blur = Blur(1, gain=4.0) if upsample else None
@@ -298,7 +303,7 @@ class ModulatedProjection(nn.Module):
 
     def __init__(self, inputs: int, style_dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(1, 3, inputs, 1, 1))
+        self.weight = nn.Parameter(normal(1, 3, inputs, 1, 1))
         self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
         self.scale = 1 / math.sqrt(inputs)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from tqdm import tqdm
 
@@ -51,6 +51,17 @@ class _Reply:
 
     start: int
     total: int | None
+
+
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but not from https to anything else."""
+
+    def redirect_request(self, req: urllib.request.Request, *args: Any) -> urllib.request.Request | None:
+        """See the base class."""
+        follow = super().redirect_request(req, *args)
+        if follow is not None and req.type == "https" != follow.type:
+            raise _MirrorError(f"redirects to {follow.type}")
+        return follow
 
 
 def is_offline(offline: bool | None = None) -> bool:
@@ -173,7 +184,7 @@ def _connect(url: str, part: Path, known: Entry, progress: bool | None) -> bool:
     request = urllib.request.Request(url, headers={"User-Agent": "gpenvid", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+    with urllib.request.build_opener(_NoDowngrade).open(request, timeout=TIMEOUT) as response:
         reply = _read_headers(response.status, response.headers)
         if reply.start not in (0, have):
             raise _MirrorError(f"asked for byte {have}, got byte {reply.start}")

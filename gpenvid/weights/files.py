@@ -99,7 +99,11 @@ def expected_sha256(known: Entry, folder: Path) -> str | None:
 def _sums(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    lines = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [
+        line.split(maxsplit=1)
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     return {line[1].strip().lstrip("*"): line[0].lower() for line in lines if len(line) == 2}
 
 
