@@ -1,0 +1,1 @@
+"""What it costs: measurements that can be repeated on any machine."""
