@@ -184,9 +184,9 @@ def _to_uint8(values: Float) -> Image:
 
 
 def _add(part: Samples, change: Float, layout: Layout) -> None:
-    """Add to samples in place. A change of zero, or one that rounds to it, leaves every bit, the unused ones too."""
+    """Add to samples in place. A change that rounds to zero leaves every bit, unused and illegal ones too."""
     old = (part >> layout.shift).astype(np.int32)
-    new = np.clip(np.rint(old + change), 0, layout.top).astype(np.int32)
+    new = np.clip(np.rint(old + change), 0, np.maximum(old, layout.top)).astype(np.int32)
     part += ((new - old) << layout.shift).astype(part.dtype)  # wraps for negative changes, as it should
 
 

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError
 
+_EXIF_CODECS = frozenset({"mjpeg", "png", "webp", "tiff", "jpegls", "jpeg2000", "avif", "apng"})
 _PACKETS_BEFORE_A_PICTURE = 2000
 _CHROMA_LOCATION = re.compile(r"\b(topleft|top|left|center|bottomleft|bottom)\b")
 
@@ -120,7 +121,7 @@ def probe(path: str | Path) -> MediaInfo:
     with open_input(path) as container:
         stream = picture_stream(container, path)
         frame = _first_picture(container, stream, path)
-        matrix = display_matrix(frame)
+        matrix = display_matrix(frame, _codec_name(stream))
         rate = stream.average_rate or stream.guessed_rate
         duration = _duration(container, stream)
         frames = stream.frames or (round(duration * rate) if duration is not None and rate else None)
@@ -156,13 +157,26 @@ def probe(path: str | Path) -> MediaInfo:
         )
 
 
-def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    """The picture's display matrix as FFmpeg stores it, or None. Ask before `make_writable`, never after."""
+def display_matrix(frame: av.VideoFrame, codec: str) -> tuple[int, ...] | None:
+    """The picture's display matrix as FFmpeg stores it, or None. Ask before `make_writable`, never after.
+
+    From pictures of codecs that may carry EXIF only the rotation is taken: PyAV 18 frees EXIF side data twice.
+    """
+    if codec in _EXIF_CODECS:
+        return rotation_matrix(frame.rotation) if frame.rotation else None
     try:
         data: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # side data of a kind that this PyAV has no name for
         return None
     return struct.unpack("=9i", bytes(data)) if data is not None else None
+
+
+def rotation_matrix(degrees: int, *, mirrored: bool = False) -> tuple[int, ...]:
+    """The display matrix that turns counterclockwise by a multiple of 90 degrees, then mirrors left and right."""
+    cosine = {0: 1, 180: -1}.get(degrees % 360, 0) << 16
+    sine = {90: 1, 270: -1}.get(degrees % 360, 0) << 16
+    sign = -1 if mirrored else 1
+    return (sign * cosine, -sine, 0, sign * sine, cosine, 0, 0, 0, 1 << 30)
 
 
 def _first_picture(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:

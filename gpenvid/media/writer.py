@@ -89,6 +89,8 @@ class Writer:
     def write(self, frame: av.VideoFrame) -> None:
         """Encode one picture. Its pts and time_base are kept; its format is converted if the encoder needs another.
 
+        The picture loses its tags (`pixels.get_tags`) and its picture type; it must not be changed afterwards.
+
         Raises MediaError if the disk is full or the encoder fails.
         """
         stream = self._stream
