@@ -175,6 +175,18 @@ class TestCrop:
         got = crop(picture, about_centre(64, 64 * reduction, 0, side, side), 64)[8:-8, 8:-8]
         assert 0.8 < got.astype(float).std() * np.sqrt(2) / 100 < 1.1
 
+    @pytest.mark.parametrize(("below", "above"), [(0.99, 1.01), (1.49, 1.51), (3.99, 4.01), (7.99, 8.01)])
+    def test_sharpness_has_no_step_as_a_face_grows(self, below: float, above: float) -> None:
+        # Either side of each change of method, a sine at 0.6 of the Nyquist frequency keeps its amplitude within 6 %.
+        amplitudes = []
+        for reduction in (below, above):
+            side = int(64 * reduction * 1.5)
+            wave = 127.5 + 100 * np.sin(2 * np.pi * 0.3 / reduction * np.arange(side))
+            picture = np.broadcast_to(np.round(wave).astype(np.uint8)[None, :, None], (side, side, 3)).copy()
+            got = crop(picture, about_centre(64, 64 * reduction, 10, side, side), 64)[8:-8, 8:-8]
+            amplitudes.append(got.astype(float).std())
+        assert abs(amplitudes[1] / amplitudes[0] - 1) < 0.06
+
     def test_anamorphic_pixels_are_filtered_per_axis(self) -> None:
         # 4:1 in x and 1:1 in y: a sine in x above the crop's Nyquist frequency vanishes, the same one in y stays.
         n, matrix = np.arange(512), np.array([[0.25, 0, 0.0], [0, 1, 0]])

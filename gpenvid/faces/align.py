@@ -224,16 +224,18 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
     """Warp by matrix (source px -> destination px) to shape (width, height), without aliasing where it is reduced.
 
     A filter in the source does what the warp, which is linear and so fast, leaves to be done: the low-pass of a
-    reduction, and the sharpening that makes up for the warp's own loss. `smooth`: an enlargement is interpolated
-    from a copy that is cubically enlarged twofold, so that no facets show at high magnification.
+    reduction, and the sharpening that makes up for the warp's own loss. What is enlarged more than twice, and with
+    `smooth` all but a clear reduction, is first enlarged twofold by a cubic, so that no facets show.
     """
     inverse = _inverse(matrix)
     scale = _footprint(inverse)
+    lift = 0.0
     while scale.min() >= 4 and min(image.shape[:2]) > 4:
         image = np.asarray(cv2.pyrDown(image, borderType=cv2.BORDER_REFLECT_101))
-        inverse, scale = inverse / 2, scale / 2
-    factor = 2 if smooth and scale.max() < 1.5 else 1
-    taps = _taps(float(scale[0]), factor), _taps(float(scale[1]), factor)
+        inverse, scale, lift = inverse / 2, scale / 2, lift / 4 + 1 / 8
+    factor = 2 if scale.max() < (1.5 if smooth else 0.5) else 1
+    lift += 1 / (12 * factor**2)
+    taps = _taps(float(scale[0]), lift), _taps(float(scale[1]), lift)
     image = np.asarray(cv2.sepFilter2D(image, -1, *taps, borderType=cv2.BORDER_REFLECT_101))
     if factor == 2:
         image = np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
@@ -243,16 +245,16 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
     return np.asarray(cv2.warpAffine(image, inverse, shape, flags=flags, borderMode=border))
 
 
-def _taps(scale: float, factor: int) -> Float:
+def _taps(scale: float, lift: float) -> Float:
     """Make the filter that goes before a linear warp, for `scale` source px per destination px.
 
     Lanczos-3 stretched to keep what that many times fewer samples can carry (the identity at 1 or less), convolved
-    with the inverse, to second order, of a linear interpolation between samples 1 / factor apart: its response
-    sinc(f / factor)^2 is about 1 - (pi f / factor)^2 / 3.
+    with (-lift, 1 + 2 lift, -lift), whose response is about 1 + lift (2 pi f)^2. That undoes, to second order, a linear
+    interpolation between samples 1 / n apart, sinc(f / n)^2, with a lift of 1 / (12 n^2), and the halving of the
+    samples by pyrDown, cos(pi f / 2)^4, with 1 / 8.
     """
     scale = max(scale, 1.0)
-    reach = int(np.ceil(3 * scale)) - 1
+    reach = int(np.ceil(3 * scale)) - 1 if scale > 1 else 0
     x = np.arange(-reach, reach + 1) / scale
     lowpass = np.sinc(x) * np.sinc(x / 3)
-    lift = 1 / (12 * factor**2)
     return np.asarray(np.convolve(lowpass / lowpass.sum(), (-lift, 1 + 2 * lift, -lift)), np.float32)
