@@ -130,6 +130,7 @@ def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _enhance(arguments: argparse.Namespace) -> int:
+    from gpenvid.gpen.memory import keep_freed_memory
     from gpenvid.run import enhance, enhance_folder
     from gpenvid.weights import shipped
 
@@ -143,6 +144,7 @@ def _enhance(arguments: argparse.Namespace) -> int:
     if source is None:
         source = shipped("samples") / "old_film.mp4"
         say(f"no input given: enhancing the sample {source}")
+    keep_freed_memory()
     with _stoppable() as stop, _Bar(quiet=arguments.quiet) as bar:
         settings = {
             "save_faces": arguments.save_faces,

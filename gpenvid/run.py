@@ -17,7 +17,7 @@ from gpenvid.enhancer import Enhancer
 from gpenvid.errors import GpenvidError, MediaError, OptionsError
 from gpenvid.faces.detect import Detector
 from gpenvid.gpen.restorer import Restorer
-from gpenvid.media.image import IMAGE_SUFFIXES, read_image, write_image
+from gpenvid.media.image import IMAGE_FORMATS, read_image, write_image
 from gpenvid.media.probe import MediaInfo, probe
 from gpenvid.media.reader import Reader
 from gpenvid.media.target import Target
@@ -86,7 +86,7 @@ def enhance(
 
 def writable_name(source: Path) -> str:
     """The file's own name; with .mkv for a video whose container can't be written."""
-    if source.suffix.lower() in IMAGE_SUFFIXES or source.suffix.lower() in FORMATS:
+    if source.suffix.lower() in IMAGE_FORMATS.keys() | FORMATS.keys():
         return source.name
     return f"{source.stem}.mkv"
 
@@ -171,9 +171,10 @@ class _Job:
 
     def _still(self) -> None:
         still = read_image(self.source)
-        still.frame = self.enhancer.still(still.frame)
+        self.report.notes += still.notes
+        self.enhancer.still(still.frame)
         if self.target is not None:
-            write_image(self.target, still)
+            self.report.notes += write_image(self.target, still)
         self._progress(1, 1)
 
     def _video(self) -> None:
@@ -230,7 +231,9 @@ def enhance_folder(
     """
     folder = Path(folder)
     target = Path(output) if output is not None else Path.cwd() / f"output_{folder.resolve().name}"
-    sources = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    sources = [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_FORMATS.keys() | VIDEO_SUFFIXES
+    ]
     if not sources:
         raise MediaError(f"{folder}: no video or image in this folder")
     if target.resolve() == folder.resolve():

@@ -175,8 +175,8 @@ def passed(crop_in: Image, restored: Image) -> Float:
         return np.ones_like(seen)
     reach = crop_in.shape[0] / 40
     both, own = (cv2.GaussianBlur(seen * other, (0, 0), reach) for other in (shown, seen))
-    share: Float = 1 - noisy * (1 - np.clip((both + 1.0) / (own + 1.0), 0.0, 1.0))
-    return share
+    gain = np.clip((both + 1.0) / (own + 1.0), 0.0, 1.0)
+    return np.asarray(1 - noisy * (1 - gain), np.float32)
 
 
 def _finest(gray: Float) -> Float:
