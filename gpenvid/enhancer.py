@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import av
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpenvid.faces import align
 from gpenvid.faces.detect import Detector, load_detector
+from gpenvid.faces.mask import FaceParser, load_parser
 from gpenvid.faces.scene import SceneDetector
 from gpenvid.faces.steady import ResidualFilter
 from gpenvid.faces.tone import keep_gray
@@ -44,7 +45,7 @@ class _Picture:
 
 @dataclass(slots=True)
 class _Crop:
-    """One face taken out of a picture. `matrix` maps region pixels to crop pixels."""
+    """One face taken out of a picture. `matrix` maps region pixels to crop pixels; the last two come later."""
 
     track: Track
     x0: int
@@ -53,12 +54,14 @@ class _Crop:
     matrix: Affine
     crop: Image
     weight: float
+    restored: Image = field(init=False)
+    mask: Float = field(init=False)
 
 
 class Enhancer:
     """Finds, follows and restores the faces of pictures.
 
-    The restorer and the detector are loaded as `options` say unless they are given. One Enhancer serves one
+    The networks are loaded as `options` say unless they are given. One Enhancer serves one
     sequence at a time; each call of `process` starts with fresh tracks. `counts` and `clock` grow over all calls.
     """
 
@@ -68,6 +71,7 @@ class Enhancer:
         *,
         restorer: Restorer | None = None,
         detector: Detector | None = None,
+        parser: FaceParser | None = None,
         on_face: FaceCallback | None = None,
     ) -> None:
         self.options = options or Options()
@@ -87,6 +91,13 @@ class Enhancer:
             weights_dir=chosen.weights.weights_dir,
             offline=chosen.weights.offline or None,
         )
+        self.parser = parser
+        if parser is None and chosen.paste.mask == "parsed":
+            self.parser = load_parser(
+                device=chosen.restorer.device,
+                weights_dir=chosen.weights.weights_dir,
+                offline=chosen.weights.offline or None,
+            )
         self.on_face = on_face
         self.counts = Counts()
         self.clock = StageClock()
@@ -186,10 +197,15 @@ class Enhancer:
                 if weight == 0:
                     self.counts.too_small += 1
                     continue
-                to_crop = align.fit_similarity(track.face.landmarks, self.restorer.size)
+                try:
+                    to_crop = align.fit_similarity(track.face.landmarks, self.restorer.size)
+                except ValueError:  # points that lie on each other are no face
+                    self.counts.skipped += 1
+                    continue
                 stored = _compose(to_crop, _inverse(picture.to_stored))
                 bounds = align.crop_bounds(stored, self.restorer.size, width, height)
                 if bounds is None:
+                    self.counts.skipped += 1
                     continue
                 x0, y0, x1, y1 = bounds
                 region = pixels.read_region(picture.frame, x0, y0, x1, y1)
@@ -207,22 +223,26 @@ class Enhancer:
     def _finish(
         self, ready: list[tuple[_Picture, list[_Crop]]], steady: ResidualFilter | None
     ) -> Iterator[av.VideoFrame]:
-        crops = [crop.crop for _, taken in ready for crop in taken]
+        crops = [crop for _, taken in ready for crop in taken]
         if crops:
             with self.clock("restore"):
-                restored = iter(self.restorer.restore(np.stack(crops)))
+                restored = self.restorer.restore(np.stack([crop.crop for crop in crops]))
+            with self.clock("mask"):
+                masks = self.parser.mask(restored) if self.parser else [self._mask] * len(crops)
+            for crop, face, mask in zip(crops, restored, masks, strict=True):
+                crop.restored, crop.mask = face, mask * np.float32(crop.weight)
         for picture, taken in ready:
             if taken:
                 with self.clock("paste"):
-                    self._put_back(picture, [(crop, next(restored)) for crop in taken], steady)
+                    self._put_back(picture, taken, steady)
             self.counts.pictures += 1
             yield picture.frame
 
-    def _put_back(self, picture: _Picture, faces: list[tuple[_Crop, Image]], steady: ResidualFilter | None) -> None:
+    def _put_back(self, picture: _Picture, faces: list[_Crop], steady: ResidualFilter | None) -> None:
         picture.frame.make_writable()
         touched: list[tuple[int, int, int, int]] = []
-        for taken, restored in faces:
-            restored = keep_gray(taken.crop, restored)
+        for taken in faces:
+            restored = keep_gray(taken.crop, taken.restored)
             if steady is not None:
                 restored = steady.update(taken.track.id, picture.seconds, taken.crop, restored)
             height, width = taken.region.shape[:2]
@@ -231,8 +251,7 @@ class Enhancer:
             if any(_overlap(box, other) for other in touched):
                 taken.region = pixels.read_region(picture.frame, *box)
                 beneath = align.crop(taken.region, taken.matrix, self.restorer.size)
-            mask: Float = self._mask * np.float32(taken.weight)
-            delta = align.paste(taken.region, beneath, restored, mask, taken.matrix)
+            delta = align.paste(taken.region, beneath, restored, taken.mask, taken.matrix)
             pixels.add_region(picture.frame, taken.x0, taken.y0, delta)
             touched.append(box)
             self.counts.restored += 1

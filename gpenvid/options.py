@@ -122,11 +122,17 @@ class PasteOptions:
 
     blend: float = option(100.0, "share of the restored face in percent, 0 to 100", flags=("--blend", "--alpha"))
     min_face: float = option(16.0, "leave faces smaller than this many pixels alone")
+    mask: str = option(
+        "soft",
+        "what is pasted: the middle of the crop with a soft edge, or what facexlib's ParseNet takes for face",
+        choices=("soft", "parsed"),
+    )
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
         _require(0 <= self.blend <= 100, "blend", self.blend, "0 to 100")
         _require(self.min_face >= 0, "min_face", self.min_face, "0 or more")
+        _require(self.mask in ("soft", "parsed"), "mask", self.mask, "soft or parsed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,12 +61,16 @@ class TrackSummary:
 
 @dataclass(slots=True)
 class Counts:
-    """What happened to the pictures and faces."""
+    """What happened to the pictures and faces.
+
+    faces = restored + too_small (for min_face, or faded out) + skipped (outside the picture, or no face's shape).
+    """
 
     pictures: int = 0
     faces: int = 0
     restored: int = 0
     too_small: int = 0
+    skipped: int = 0
     cuts: int = 0
     tracks: int = 0
 

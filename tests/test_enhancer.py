@@ -13,7 +13,7 @@ from fakes import BlindDetector, BrighterRestorer, IdentityRestorer, PaintRestor
 
 from gpenvid.enhancer import Enhancer
 from gpenvid.options import Options
-from gpenvid.types import Image, Track
+from gpenvid.types import Face, Image, Track
 
 WIDTH, HEIGHT = 320, 240
 
@@ -174,3 +174,29 @@ def test_starts_no_thread() -> None:
     before = set(threading.enumerate())
     list(enhancer(PaintRestorer()).process(moving(4)))
     assert set(threading.enumerate()) == before
+
+
+def test_a_parsed_mask_limits_what_is_pasted() -> None:
+    class LeftHalf:
+        def mask(self, crops: Image) -> np.ndarray:
+            masks = np.zeros(crops.shape[:3], np.float32)
+            masks[:, 8:-8, 8:32] = 1
+            return masks
+
+    source = frame(picture(WIDTH, HEIGHT, (100, 120, 48)), format="rgb24")
+    worker = Enhancer(restorer=PaintRestorer(), detector=SquareDetector(), parser=LeftHalf())  # type: ignore[arg-type]
+    (out,) = worker.process([source])
+    assert mean_inside(out.to_ndarray(), 88, 120, 12) == pytest.approx([200, 60, 60], abs=3)
+    assert mean_inside(out.to_ndarray(), 112, 120, 12) == pytest.approx([20, 200, 40], abs=3)
+
+
+def test_what_is_no_face_is_counted_and_left_alone() -> None:
+    class Collapsed(SquareDetector):
+        def detect(self, images: list[Image]) -> list[list[Face]]:  # type: ignore[override]
+            point = np.full((5, 2), 50, np.float32)
+            return [[Face(np.array([30, 30, 70, 70], np.float32), point, 0.9)] for _ in images]
+
+    rgb = picture(WIDTH, HEIGHT)
+    worker = enhancer(PaintRestorer(), Collapsed())
+    assert (worker.image(rgb) == rgb).all()
+    assert (worker.counts.faces, worker.counts.skipped, worker.counts.restored) == (1, 1, 0)
