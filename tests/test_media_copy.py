@@ -266,6 +266,33 @@ def test_odd_sizes(tmp_path: Path) -> None:
     assert (probe(tmp_path / "out.mkv").width, probe(tmp_path / "out.mkv").height) == (65, 47)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_second_video_stream_is_copied(tmp_path: Path, suffix: str) -> None:
+    """It has B pictures, whose first decode times Matroska doesn't know."""
+    one = make_clip(tmp_path / "one.mkv", Clip(audio=0, count=10, options={"bf": "2"}))
+    both = tmp_path / f"both.{suffix}"
+    with av.open(str(one)) as a, av.open(str(one)) as b, av.open(str(both), "w") as out:
+        pair = [out.add_stream_from_template(source.streams.video[0], opaque=True) for source in (a, b)]
+        for old, new in zip(a.demux(video=0), b.demux(video=0), strict=True):
+            if old.size:
+                old.stream, new.stream = pair
+                out.mux([old, new])
+    for target in (tmp_path / "out.mkv", tmp_path / "out.mp4"):
+        _, writer = run(both, target)
+        assert writer.notes == []
+        assert_same_packets(both, target)
+        assert picture_times(target) == picture_times(both)
+
+
+def test_the_start_time_code_is_kept(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mov", Clip(count=6, video_metadata={"timecode": "01:02:03:04"}))
+    _, writer = run(source, tmp_path / "out.mov")
+    assert writer.notes == []
+    assert [stream.type for stream in packets_of(tmp_path / "out.mov")] == ["video", "audio", "data"]
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams[2].metadata["timecode"] == "01:02:03:04"
+
+
 def test_copy_and_write_from_two_threads(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", replace(RICH, count=60))
     target = tmp_path / "out.mkv"

@@ -19,6 +19,7 @@ from gpenvid.errors import MediaError
 
 _EXIF_CODECS = frozenset({"mjpeg", "png", "webp", "tiff", "jpegls", "jpeg2000", "avif", "apng"})
 _PACKETS_BEFORE_A_PICTURE = 2000
+_IMPLAUSIBLE_RATE = 1000
 _CHROMA_LOCATION = re.compile(r"\b(topleft|top|left|center|bottomleft|bottom)\b")
 
 
@@ -122,7 +123,8 @@ def probe(path: str | Path) -> MediaInfo:
         stream = picture_stream(container, path)
         frame = _first_picture(container, stream, path)
         matrix = display_matrix(frame, _codec_name(stream))
-        rate = stream.average_rate or stream.guessed_rate
+        rates = (stream.average_rate, stream.guessed_rate)
+        rate = next((rate for rate in rates if rate and rate < _IMPLAUSIBLE_RATE), None)
         duration = _duration(container, stream)
         frames = stream.frames or (round(duration * rate) if duration is not None and rate else None)
         name = container.format.name
