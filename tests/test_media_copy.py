@@ -253,11 +253,28 @@ def test_color_tags(tmp_path: Path, color: tuple[int, int, int, int]) -> None:
     assert (tags.primaries, tags.trc, tags.space, tags.range) == color
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_hdr10_metadata(tmp_path: Path, codec: str) -> None:
+    mastering, light = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)", "1000,400"
+    parameters = f"log-level=none:master-display={mastering}:max-cll={light}"
+    clip = Clip(codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": parameters}, color=(9, 16, 9, 1))
+    source = make_clip(tmp_path / "in.mp4", replace(clip, audio=0, count=3))
+    _, writer = run(source, tmp_path / "out.mp4", EncoderOptions(codec=codec))
+    assert writer.notes == []
+    tags = probe(tmp_path / "out.mp4").hdr
+    assert tags is not None
+    assert (tags.mastering, tags.light) == (mastering, light)
+    _, writer = run(source, tmp_path / "out.mkv", EncoderOptions(codec="ffv1"))
+    assert writer.notes == ["HDR10 mastering metadata can't be kept by ffv1"]
+
+
 def test_interlaced_pictures_stay_interlaced(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(audio=0, count=5, interlaced=True))
     run(source, tmp_path / "out.mp4")
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert all(frame.interlaced_frame for frame in container.decode(video=0))
+    _, writer = run(source, tmp_path / "out.mkv", EncoderOptions(codec="libvpx-vp9"))
+    assert writer.notes == ["libvpx-vp9 doesn't know interlaced pictures: they are encoded as progressive ones"]
 
 
 def test_odd_sizes(tmp_path: Path) -> None:

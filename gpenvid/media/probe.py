@@ -16,6 +16,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError
+from gpenvid.media.hdr import HdrTags, hdr_tags
 
 _EXIF_CODECS = frozenset({"mjpeg", "png", "webp", "tiff", "jpegls", "jpeg2000", "avif", "apng"})
 _PACKETS_BEFORE_A_PICTURE = 2000
@@ -74,6 +75,7 @@ class MediaInfo:
     sample_aspect_ratio: Fraction
     interlaced: bool
     color: ColorTags
+    hdr: HdrTags | None
     streams: tuple[StreamInfo, ...]
 
 
@@ -155,6 +157,7 @@ def probe(path: str | Path) -> MediaInfo:
                 range=int(frame.color_range),
                 chroma_location=_chroma_location(container, stream.index),
             ),
+            hdr=None if _codec_name(stream) in _EXIF_CODECS else hdr_tags(frame),
             streams=tuple(StreamInfo(s.index, s.type, _codec_name(s)) for s in container.streams),
         )
 
