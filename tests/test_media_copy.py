@@ -253,17 +253,61 @@ def test_color_tags(tmp_path: Path, color: tuple[int, int, int, int]) -> None:
     assert (tags.primaries, tags.trc, tags.space, tags.range) == color
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_hdr10_metadata(tmp_path: Path, codec: str) -> None:
+    mastering, light = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)", "1000,400"
+    parameters = f"log-level=none:master-display={mastering}:max-cll={light}"
+    clip = Clip(codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": parameters}, color=(9, 16, 9, 1))
+    source = make_clip(tmp_path / "in.mp4", replace(clip, audio=0, count=3))
+    _, writer = run(source, tmp_path / "out.mp4", EncoderOptions(codec=codec))
+    assert writer.notes == []
+    tags = probe(tmp_path / "out.mp4").hdr
+    assert tags is not None
+    assert (tags.mastering, tags.light) == (mastering, light)
+    _, writer = run(source, tmp_path / "out.mkv", EncoderOptions(codec="ffv1"))
+    assert writer.notes == ["HDR10 mastering metadata can't be kept by ffv1"]
+
+
 def test_interlaced_pictures_stay_interlaced(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(audio=0, count=5, interlaced=True))
     run(source, tmp_path / "out.mp4")
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert all(frame.interlaced_frame for frame in container.decode(video=0))
+    _, writer = run(source, tmp_path / "out.mkv", EncoderOptions(codec="libvpx-vp9"))
+    assert writer.notes == ["libvpx-vp9 doesn't know interlaced pictures: they are encoded as progressive ones"]
 
 
 def test_odd_sizes(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(size=(65, 47), codec="ffv1", pix_fmt="yuv420p", audio=0, count=3))
     run(source, tmp_path / "out.mkv")
     assert (probe(tmp_path / "out.mkv").width, probe(tmp_path / "out.mkv").height) == (65, 47)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_second_video_stream_is_copied(tmp_path: Path, suffix: str) -> None:
+    """It has B pictures, whose first decode times Matroska doesn't know."""
+    one = make_clip(tmp_path / "one.mkv", Clip(audio=0, count=10, options={"bf": "2"}))
+    both = tmp_path / f"both.{suffix}"
+    with av.open(str(one)) as a, av.open(str(one)) as b, av.open(str(both), "w") as out:
+        pair = [out.add_stream_from_template(source.streams.video[0], opaque=True) for source in (a, b)]
+        for old, new in zip(a.demux(video=0), b.demux(video=0), strict=True):
+            if old.size:
+                old.stream, new.stream = pair
+                out.mux([old, new])
+    for target in (tmp_path / "out.mkv", tmp_path / "out.mp4"):
+        _, writer = run(both, target)
+        assert writer.notes == []
+        assert_same_packets(both, target)
+        assert picture_times(target) == picture_times(both)
+
+
+def test_the_start_time_code_is_kept(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mov", Clip(count=6, video_metadata={"timecode": "01:02:03:04"}))
+    _, writer = run(source, tmp_path / "out.mov")
+    assert writer.notes == []
+    assert [stream.type for stream in packets_of(tmp_path / "out.mov")] == ["video", "audio", "data"]
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams[2].metadata["timecode"] == "01:02:03:04"
 
 
 def test_copy_and_write_from_two_threads(tmp_path: Path) -> None:

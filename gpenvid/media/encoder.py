@@ -69,6 +69,7 @@ _PRORES_PROFILES = {
     "4444": "4444",
     "4444XQ": "4444xq",
 }
+_INTERLACING = {"libx264", "mpeg4", "mpeg2video", "prores_ks", "ffv1", "rawvideo", "dvvideo"}
 _QP_TO_LAMBDA = 118
 _NO_MATRIX = 0
 _BT709 = 1
@@ -136,6 +137,10 @@ def add_encoder(
     name = choose_encoder(info, container, options, notes)
     pix_fmt = choose_pix_fmt(name, info, wanted, notes)
     recipe = RECIPES.get(name, Recipe())
+    if info.hdr is not None and name not in ("libx264", "libx265"):
+        notes.append(f"HDR10 mastering metadata can't be kept by {name}")
+    if info.interlaced and name not in _INTERLACING:
+        notes.append(f"{name} doesn't know interlaced pictures: they are encoded as progressive ones")
     settings = _settings(name, recipe, info, pix_fmt, options)
     if recipe.finest_time and info.time_base.denominator > recipe.finest_time:
         raise MediaError(f"--codec {name}: can't hold times of {info.time_base} s exactly; use libx264 instead")
@@ -201,6 +206,9 @@ def _settings(name: str, recipe: Recipe, info: MediaInfo, pix_fmt: str, options:
     for item in options.encoder_options:
         key, _, value = item.partition("=")
         settings[key] = value
+    if info.hdr is not None and name in ("libx264", "libx265"):
+        key = name.removeprefix("lib") + "-params"
+        settings[key] = ":".join([*info.hdr.parameters(name), *filter(None, [settings.get(key)])])
     return settings
 
 

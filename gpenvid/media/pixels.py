@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import ceil, floor
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -123,19 +124,19 @@ def add_region(frame: av.VideoFrame, x0: int, y0: int, delta: Float) -> None:
         for channel, component in enumerate(layout.components):
             _add(samples(frame, component, layout)[window], delta[..., channel] * scale, layout)
         return
-    matrix = rgb_to_ycbcr(frame)
-    _add(samples(frame, layout.components[0], layout)[window], delta @ (matrix[0] * scale), layout)
+    unit = chroma_scale(frame, layout)
+    matrix = rgb_to_ycbcr(frame) * np.array([[scale], [unit], [unit]], np.float32)
+    change = np.asarray(cv2.transform(delta, matrix), np.float32)
+    _add(samples(frame, layout.components[0], layout)[window], change[..., 0], layout)
     if layout.model == "gray":
         return
     across, down = _chroma_phase(frame, layout)
-    unit = chroma_scale(frame, layout)
-    for row, component in zip(matrix[1:], layout.components[1:], strict=True):
+    for channel, component in enumerate(layout.components[1:], 1):
         plane = samples(frame, component, layout)
-        change = delta @ (row * unit)
-        change, top = _lower(change, y0, frame.height, plane.shape[0], layout.log2_y, down)
-        change, left = _lower(change.T, x0, frame.width, plane.shape[1], layout.log2_x, across)
-        change = change.T
-        _add(plane[top : top + change.shape[0], left : left + change.shape[1]], change, layout)
+        lower, top = _lower(change[..., channel], y0, frame.height, plane.shape[0], layout.log2_y, down)
+        lower, left = _lower(lower.T, x0, frame.width, plane.shape[1], layout.log2_x, across)
+        lower = lower.T
+        _add(plane[top : top + lower.shape[0], left : left + lower.shape[1]], lower, layout)
 
 
 def _orientation(frame: av.VideoFrame, tags: PictureTags) -> tuple[int, int, int, int]:
@@ -165,14 +166,22 @@ def _read_yuv(frame: av.VideoFrame, layout: Layout, x0: int, y0: int, x1: int, y
     scale, offset = scale_and_offset(frame, layout)
     unit, middle = chroma_scale(frame, layout), float(1 << (layout.depth - 1))
     luma, cb, cr = (samples(frame, component, layout) for component in layout.components)
-    planes = [(_values(luma[y0:y1, x0:x1], layout) - offset) / scale]
-    for plane in (cb, cr):
-        rows, row_at = _neighbourhood(y0, y1, plane.shape[0], layout.log2_y, down)
-        columns, column_at = _neighbourhood(x0, x1, plane.shape[1], layout.log2_x, across)
-        chroma = (_values(plane[rows, columns], layout) - middle) / unit
-        planes.append(_interpolate(_interpolate(chroma, row_at).T, column_at).T)
-    inverse = np.linalg.inv(rgb_to_ycbcr(frame).astype(np.float64)).astype(np.float32)
-    return _to_uint8(np.dstack(planes) @ inverse.T)
+    rows, row_step, first_row = _neighbourhood(y0, y1, cb.shape[0], layout.log2_y, down)
+    columns, column_step, first_column = _neighbourhood(x0, x1, cb.shape[1], layout.log2_x, across)
+    chroma = cv2.merge([_values(cb[rows, columns], layout), _values(cr[rows, columns], layout)])
+    if layout.log2_x or layout.log2_y:
+        chroma = cv2.warpAffine(
+            chroma,
+            np.array([[column_step, 0, first_column], [0, row_step, first_row]]),
+            (x1 - x0, y1 - y0),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    ycbcr = cv2.merge([_values(luma[y0:y1, x0:x1], layout), *cv2.split(chroma)])
+    # One affine map does the rest: offsets and scales of the samples, then the inverse matrix.
+    inverse = np.linalg.inv(rgb_to_ycbcr(frame).astype(np.float64)) / [scale, unit, unit]
+    shift = -inverse @ [offset, middle, middle]
+    return _to_uint8(np.asarray(cv2.transform(ycbcr, np.column_stack([inverse, shift])), np.float32))
 
 
 def _values(part: Samples, layout: Layout) -> Float:
@@ -180,14 +189,21 @@ def _values(part: Samples, layout: Layout) -> Float:
 
 
 def _to_uint8(values: Float) -> Image:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    """Rounded and clipped."""
+    return np.asarray(cv2.addWeighted(values, 1, values, 0, 0, dtype=cv2.CV_8U), np.uint8)
 
 
 def _add(part: Samples, change: Float, layout: Layout) -> None:
-    """Add to samples in place. A change that rounds to zero leaves every bit, unused and illegal ones too."""
-    old = (part >> layout.shift).astype(np.int32)
-    new = np.clip(np.rint(old + change), 0, np.maximum(old, layout.top)).astype(np.int32)
-    part += ((new - old) << layout.shift).astype(part.dtype)  # wraps for negative changes, as it should
+    """Add to samples in place, rounded and clipped. A change that rounds to zero leaves every bit, illegal ones too."""
+    wide = np.uint8 if layout.depth == 8 else np.uint16
+    old = np.ascontiguousarray(part >> layout.shift if layout.shift else part, wide)
+    new: Samples = cv2.add(old, np.ascontiguousarray(change), dtype=cv2.CV_8U if wide is np.uint8 else cv2.CV_16U)
+    if layout.top < np.iinfo(wide).max:
+        new = np.minimum(new, np.maximum(old, wide(layout.top)))
+    if layout.shift:
+        part += (new - old) << layout.shift  # wraps for negative changes, as it should; the unused bits stay
+    else:
+        part[:] = new
 
 
 def _chroma_phase(frame: av.VideoFrame, layout: Layout) -> tuple[float, float]:
@@ -199,23 +215,18 @@ def _chroma_phase(frame: av.VideoFrame, layout: Layout) -> tuple[float, float]:
     return across if layout.log2_x == 1 else 0.0, down if layout.log2_y == 1 else ((1 << layout.log2_y) - 1) / 2
 
 
-def _neighbourhood(start: int, stop: int, size: int, log2: int, phase: float) -> tuple[slice, NDArray[np.float32]]:
-    """Which chroma samples lie around luma positions start..stop-1, and where the positions lie among them."""
-    positions = (np.arange(start, stop, dtype=np.float32) - np.float32(phase)) / (1 << log2)
-    positions = np.clip(positions, 0, size - 1)
-    first = int(positions[0])
-    return slice(first, min(int(positions[-1]) + 2, size)), positions - first
+def _neighbourhood(start: int, stop: int, size: int, log2: int, phase: float) -> tuple[slice, float, float]:
+    """Which chroma samples lie around luma positions start..stop-1, and where among them these lie: step and first.
 
-
-def _interpolate(rows: Float, at: NDArray[np.float32]) -> Float:
-    """Linear interpolation along the first axis."""
-    below = np.minimum(at.astype(np.intp), len(rows) - 1)
-    above = np.minimum(below + 1, len(rows) - 1)
-    share = (at - below)[:, None]
-    if not share.any():
-        return rows[below]
-    result: Float = rows[below] * (1 - share) + rows[above] * share
-    return result
+    Positions are multiples of 1/32 of a sample, which OpenCV's interpolation takes exactly.
+    """
+    if log2 == 0:
+        return slice(start, stop), 1.0, 0.0
+    step = 1 / (1 << log2)
+    first = (start - phase) * step
+    low = min(max(0, floor(first)), size - 1)
+    high = min(max(low, floor((stop - 1 - phase) * step) + 1), size - 1)
+    return slice(low, high + 1), step, first - low
 
 
 def _lower(change: Float, start: int, size: int, chroma_size: int, log2: int, phase: float) -> tuple[Float, int]:

@@ -16,9 +16,11 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError
+from gpenvid.media.hdr import HdrTags, hdr_tags
 
 _EXIF_CODECS = frozenset({"mjpeg", "png", "webp", "tiff", "jpegls", "jpeg2000", "avif", "apng"})
 _PACKETS_BEFORE_A_PICTURE = 2000
+_IMPLAUSIBLE_RATE = 1000
 _CHROMA_LOCATION = re.compile(r"\b(topleft|top|left|center|bottomleft|bottom)\b")
 
 
@@ -73,6 +75,7 @@ class MediaInfo:
     sample_aspect_ratio: Fraction
     interlaced: bool
     color: ColorTags
+    hdr: HdrTags | None
     streams: tuple[StreamInfo, ...]
 
 
@@ -122,7 +125,8 @@ def probe(path: str | Path) -> MediaInfo:
         stream = picture_stream(container, path)
         frame = _first_picture(container, stream, path)
         matrix = display_matrix(frame, _codec_name(stream))
-        rate = stream.average_rate or stream.guessed_rate
+        rates = (stream.average_rate, stream.guessed_rate)
+        rate = next((rate for rate in rates if rate and rate < _IMPLAUSIBLE_RATE), None)
         duration = _duration(container, stream)
         frames = stream.frames or (round(duration * rate) if duration is not None and rate else None)
         name = container.format.name
@@ -153,6 +157,7 @@ def probe(path: str | Path) -> MediaInfo:
                 range=int(frame.color_range),
                 chroma_location=_chroma_location(container, stream.index),
             ),
+            hdr=None if _codec_name(stream) in _EXIF_CODECS else hdr_tags(frame),
             streams=tuple(StreamInfo(s.index, s.type, _codec_name(s)) for s in container.streams),
         )
 

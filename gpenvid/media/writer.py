@@ -209,8 +209,8 @@ class Writer:
 
     def _add_copy(self, container: OutputContainer, source: Stream) -> None:
         """Take a stream over packet for packet, if the container can hold it; else say which and why not."""
-        if _is_chapter_track(source):
-            return  # the muxer writes it anew from the chapters
+        if _is_made_by_the_muxer(source):
+            return
         cover = bool(source.disposition & Disposition.attached_pic)
         if cover and self._format == "matroska":
             self._attach_cover(container, source)
@@ -264,10 +264,10 @@ class Writer:
 
     def _order(self, packet: av.Packet[Any], index: int, stream: Stream) -> None:
         """Muxers want decode times that rise within a stream: a double or backward one moves just behind the last."""
-        if packet.dts is None:
+        if packet.dts is None and stream.type != "video":
             packet.dts = packet.pts
         if packet.dts is None:
-            return
+            return  # the muxer works it out from pts and reordering
         last = self._last_dts.get(index)
         if last is not None and packet.dts <= last and stream.type in ("audio", "video"):
             packet.dts = last + 1
@@ -289,11 +289,15 @@ class Writer:
         return MediaError(f"{self.path}: can't be written ({reason})")
 
 
-def _is_chapter_track(source: Stream) -> bool:
-    """Whether this is the text track in which MP4 and MOV files keep the titles of their chapters."""
+def _is_made_by_the_muxer(source: Stream) -> bool:
+    """Whether this is a track of MP4 or MOV that a muxer writes anew: chapter titles, or the start time code.
+
+    The first comes from the chapters, the second from the metadata of the video stream.
+    """
     container = source.container
-    titles = source.type == "data" and source.name == "bin_data" and "mov" in container.format.name
-    return titles and bool(container.chapters())
+    if source.type != "data" or "mov" not in container.format.name:
+        return False
+    return "timecode" in source.metadata or (source.name == "bin_data" and bool(container.chapters()))
 
 
 def _refusal(source: Stream, container_format: str) -> str:
