@@ -104,10 +104,13 @@ class Seen:
         return [Face(self.boxes[k].astype(np.float32), points, float(self.scores[k]))]
 
 
-def detect(moving: Motion, noise: float = 1.0, gaps: float = 0.05, outliers: float = 0.03, seed: int = 1) -> Seen:
-    """Detect a motion with `noise` pixels on every coordinate, a share of misses and a share of gross outliers.
+def detect(
+    moving: Motion, noise: float = 1.0, gaps: float = 0.05, outliers: float = 0.03, slips: float = 0.0, seed: int = 1
+) -> Seen:
+    """Detect a motion with `noise` pixels on every coordinate, a share of misses, outliers and slips.
 
-    Of the outliers a third each throw one landmark, all landmarks independently, or box and landmarks together.
+    An outlier throws one landmark, all landmarks independently, or all alike, by 15 to 60 pixels, and leaves the box;
+    a slip moves box and landmarks alike. No first picture of a scene is missed or off.
     """
     rng = np.random.default_rng(seed)
     boxes, landmarks = moving.truth()
@@ -115,20 +118,21 @@ def detect(moving: Motion, noise: float = 1.0, gaps: float = 0.05, outliers: flo
     landmarks = landmarks + noise * (rng.standard_normal((T, 5)) + 1j * rng.standard_normal((T, 5)))
     boxes = boxes + 1.5 * noise * rng.standard_normal((T, 4))
     found = rng.random(T) >= gaps
-    outlier = rng.random(T) < outliers
+    dice = rng.random(T)
+    outlier = dice < outliers + slips
     special = [0, T - 1, *moving.cuts, *moving.jumps]
     found[[0, *moving.cuts]] = True
     outlier[special] = False
     for k in np.flatnonzero(outlier):
         off = rng.uniform(15, 60, 5) * np.exp(2j * np.pi * rng.random(5))
         kind = rng.integers(3)
-        if kind == 0:
-            landmarks[k, rng.integers(5)] += off[0]
-        elif kind == 1:
-            landmarks[k] += off
-        else:
+        if dice[k] >= outliers:
             landmarks[k] += off[0]
             boxes[k] += np.array([off[0].real, off[0].imag] * 2)
+        elif kind == 0:
+            landmarks[k, rng.integers(5)] += off[0]
+        else:
+            landmarks[k] += off if kind == 1 else off[0]
     return Seen(boxes, landmarks, found, outlier, np.full(T, 0.95))
 
 

@@ -215,6 +215,18 @@ class Bank:
         self._x, self._P, self._evidence = step.posterior.copy(), step.posterior_cov.copy(), step.evidence.copy()
         self.steps.append(step)
 
+    def surprise(self, slots: list[int], measured: Complex, variance: Real) -> Real:
+        """How far measurements (n, C) of variance (n, C) lie from what slots were predicted to show, (n, C).
+
+        In standard deviations of the model that is least surprised. Called between `predict` and `correct`.
+        """
+        assert self._next is not None, "predict first"
+        step, M = self._next, len(self.models)
+        y = measured - step.prior[:, 0].reshape(M, -1, self.channels)[:, slots]
+        S = step.prior_cov[:, 0].reshape(M, -1, self.channels)[:, slots] + variance
+        surprise: Real = np.sqrt(((y.real**2 + y.imag**2) / S).min(0))
+        return surprise
+
     def loosen(self, slot: int, spread: Real) -> None:
         """Add variance (3, C) to the prediction of a slot: its past doesn't tell where it is now.
 

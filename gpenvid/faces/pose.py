@@ -16,8 +16,8 @@ NOISE = np.array([0.2, 1, 1, 1, 1, 4, 4])
 MOTION = np.array([1, 0.25, 0.1, 0.1, 0.1, 0.05, 0.05])
 """How much each channel moves, as a variance, beside the centre."""
 
-UNKNOWN = np.array([[1e2], [1.0], [1e2]])
-"""Variance of the position, velocity and acceleration of a face of which nothing is known, in `MOTION`'s unit."""
+UNKNOWN = np.array([[10] * 7, [2, 0.5, 0.3, 0.3, 0.3, 0.1, 0.1], [20, 5, 3, 3, 3, 1, 1]]) ** 2.0
+"""Variance of the position, velocity and acceleration of a face of which nothing is known, in units."""
 
 _JUMP = np.array([1, 1, 0, 0, 0, 0, 0])
 """The channels that a jump moves."""
@@ -50,7 +50,7 @@ class Poses:
         self._taken = 0
         self._unit = np.ones(0)  # |b| of each slot, in pixels
         self._doubts = np.zeros(0, np.intp)
-        self._leaps: dict[int, _Leap] = {}
+        self._leaps: dict[int, list[_Leap]] = {}
         self._now = np.zeros((3, 0, CHANNELS), np.complex128)
         self.patience = 0.17
         self.predict(0.0)
@@ -84,13 +84,13 @@ class Poses:
             expected = self._mean[slots]
             z[:, 1] += 2j * np.pi * np.round((expected[:, 1] - z[:, 1]).imag / (2 * np.pi))
             R = _noise(unit, seen.scores[which])
-            off = np.abs(z - expected) / np.sqrt(self._variance[slots] + R)
+            off = self.bank.surprise(slots, z, R)
             strange = doubted | (off[:, :2].max(1) > 6) | (off[:, 2:5].max(1) > 4)
             for slot in self._leaps:
                 strange |= np.equal(slots, slot)
             believed = ~strange
             for i in np.flatnonzero(strange):
-                believed[i] = self._judge(slots[i], z[i], R[i], seen.landmarks[which[i]])
+                believed[i] = self._judge(slots[i], z[i], R[i], seen.boxes[which[i]], seen.landmarks[which[i]])
             rows = np.array(slots)[believed]
             measured = self._mean.copy()
             measured[rows], variance[rows] = z[believed], R[believed]
@@ -103,7 +103,8 @@ class Poses:
         """Begin to follow a detection, after `take`; returns its slot."""
         z = seen.channels[which]
         unit = np.exp(z[1:2].real)
-        spread = self._scale(unit)[0] * UNKNOWN
+        spread = UNKNOWN.copy()
+        spread[:, 0] *= unit**2
         spread[0] = _noise(unit, seen.scores[which : which + 1])[0]
         slot = self.bank.claim(z, spread)
         more = self.bank.slots - len(self._unit)
@@ -132,52 +133,61 @@ class Poses:
         scale[:, 0] *= unit**2
         return scale
 
-    def _judge(self, slot: int, z: Complex, R: Real, landmarks: Complex) -> bool:
+    def _judge(self, slot: int, z: Complex, R: Real, box: Real, landmarks: Complex) -> bool:
         """Decide whether to believe a detection that surprises; z and R, (C,), are amended in place."""
         expected, unit = self._mean[slot].copy(), float(self._unit[slot])
         tired = self._doubts[slot] >= DOUBTS
         believed = whole = True
-        off = np.abs(z - expected) / np.sqrt(self._variance[slot] + R)
+        off = self.bank.surprise([slot], z[None], R[None])[0]
         if off[2:5].max() > 4 and not tired:
-            box, predicted = decode(expected)
+            _, predicted = decode(expected)
             points, share = robust(predicted, landmarks, float(np.sqrt(R[0] / NOISE[0])))
-            z[:5] = encode(box[None], points[None])[0, :5]
+            z[:] = encode(box[None], points[None])[0]
             z[1] += 2j * np.pi * np.round((expected[1] - z[1]).imag / (2 * np.pi))
             R /= max(share, 0.2)
-            off = np.abs(z - expected) / np.sqrt(self._variance[slot] + R)
+            off = self.bank.surprise([slot], z[None], R[None])[0]
             believed, whole = share > 0.5, share == 1
         if self._came_back(slot, z):
             off[:2] = 0
         jumps = off[:2].max() > 6 and abs(z[0] - expected[0]) + unit * abs(z[1] - expected[1]) > 0.1 * unit
         if jumps and believed:
-            believed = tired or abs(z[5] - expected[5]) < 0.4
+            believed = tired or abs(z[5] - expected[5]) < 0.15
         self._doubts[slot] = 0 if believed and whole else self._doubts[slot] + 1
         if not believed:
-            return False
-        if jumps and slot not in self._leaps:
-            self._leaps[slot] = _Leap(self._taken, self.clock, self._now[:, slot, 0].copy())
+            return self._fall_back(slot, z, R, box)
+        if jumps:
+            leap = _Leap(self._taken, self.clock, self._now[:, slot, 0].copy())
+            self._leaps.setdefault(slot, []).append(leap)
         if jumps or tired:
-            spread = self._scale(self._unit[slot : slot + 1])[0] * UNKNOWN
-            self.bank.loosen(slot, spread if tired else spread * _JUMP)
+            spread = UNKNOWN if tired else UNKNOWN * _JUMP
+            self.bank.loosen(slot, np.concatenate([spread[:, :1] * unit**2, spread[:, 1:]], 1))
         return True
+
+    def _fall_back(self, slot: int, z: Complex, R: Real, box: Real) -> bool:
+        """Let the box say where a face is whose landmarks can't be believed, if it lies where a box may."""
+        expected = self._mean[slot]
+        z[:], R[1:] = expected, UNSEEN
+        z[0] = complex(box[0] + box[2], box[1] + box[3]) / 2 - np.exp(expected[1]) * expected[5]
+        R[0] *= NOISE[5] / NOISE[0]
+        believed: bool = self.bank.surprise([slot], z[None], R[None])[0, 0] < 4
+        return believed
 
     def _came_back(self, slot: int, z: Complex) -> bool:
         """A face that jumped and is back where it came from never jumped: take those detections back."""
-        leap = self._leaps.get(slot)
-        if leap is None:
-            return False
-        passed = self.clock - leap.clock
-        if passed > self.patience:
-            del self._leaps[slot]
-            return False
-        position, velocity, acceleration = leap.before
-        home = position + velocity * passed + acceleration * passed**2 / 2
-        off = abs(z[0] - home)
-        if off > 0.35 * abs(z[0] - self._now[0, slot, 0]) or off > (0.1 + 2 * passed) * self._unit[slot]:
-            return False
-        self.bank.retract(slot, self._taken - leap.taken)
-        del self._leaps[slot]
-        return True
+        recent = [leap for leap in self._leaps.pop(slot, []) if self.clock - leap.clock <= self.patience]
+        for k, leap in reversed(list(enumerate(recent))):
+            passed = self.clock - leap.clock
+            position, velocity, acceleration = leap.before
+            off = abs(z[0] - position - velocity * passed - acceleration * passed**2 / 2)
+            if off < 0.5 * abs(z[0] - self._now[0, slot, 0]) and off < (0.1 + 2 * passed) * self._unit[slot]:
+                self.bank.retract(slot, self._taken - leap.taken)
+                recent = recent[:k]
+                break
+        else:
+            k = -1
+        if recent:
+            self._leaps[slot] = recent
+        return k >= 0
 
 
 def box_size(channels: Complex) -> Real:
