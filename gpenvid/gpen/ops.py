@@ -63,7 +63,10 @@ def normal(*shape: int, std: float = 1.0) -> Tensor:
 def leaky(x: Tensor) -> Tensor:
     """Leaky ReLU with slope 0.2, in place; half precision is clamped to what the next layer can take."""
     x = F.leaky_relu(x, SLOPE, inplace=True)
-    return x.clamp_(-HALF_CLAMP, HALF_CLAMP) if is_half(x.dtype) else x
+    if not is_half(x.dtype):
+        return x
+    bound = torch.clamp if _out_of_place() else torch.clamp_  # autograd needs what the ReLU gave
+    return bound(x, -HALF_CLAMP, HALF_CLAMP)
 
 
 class PixelNorm(nn.Module):

@@ -1,0 +1,101 @@
+"""What can be chosen in training a restorer; the command line is generated from these fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpenvid.errors import OptionsError
+from gpenvid.options import option
+
+STAGES = ("restorer", "prior")
+PRECISIONS = ("fp32", "bf16")
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise OptionsError(f"--{name.replace('_', '-')} {value}: must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareOptions:
+    """Which faces of a folder of photographs are fit for training."""
+
+    size: int = option(256, "side of the aligned crops in pixels")
+    least_side: float = option(1.0, "leave out faces whose native crop is smaller than this share of --size")
+    least_sharpness: float = option(20.0, "leave out crops whose Laplacian has a smaller variance than this")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(self.size in (64, 128, 256, 512, 1024), "size", self.size, "64, 128, 256, 512 or 1024")
+        _require(self.least_side > 0, "least_side", self.least_side, "more than 0")
+        _require(self.least_sharpness >= 0, "least_sharpness", self.least_sharpness, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """How a restorer is trained. One run lives in one folder; run again, it goes on where it was."""
+
+    data: str = option("", "faces: a pack (.npy) made by `train prepare`, or a folder of sheets", metavar="PATH")
+    output: str = option("run", "folder of the run: checkpoint, model, log, samples", flags=("-o", "--output"))
+    stage: str = option(
+        "restorer", "what to train: the restorer, or first its prior, a plain StyleGAN2", choices=STAGES
+    )
+
+    size: int = option(256, "side of the faces in pixels")
+    narrow: float = option(0.5, "scale of all widths")
+    channel_multiplier: float = option(1.0, "scale of the widths from 64 pixels up")
+    n_mlp: int = option(8, "layers of the style network")
+    style_dim: int = option(512, "length of the style")
+    init: str = option("", "start from this restorer (official ones too); it sets size and widths", metavar="FILE")
+    init_prior: str = option("", "take the generator from this model of a prior stage", metavar="FILE")
+    init_discriminator: str = option("", "start from this discriminator", metavar="FILE")
+
+    steps: int = option(100_000, "length of the training, on which the decay of the learning rates depends")
+    minutes: float = option(0.0, "end after this time at the latest, with the decay fitted to it; 0 for no limit")
+    batch: int = option(4, "pairs at once in each process")
+    accumulate: int = option(1, "batches whose gradients are added up before a step")
+    workers: int = option(1, "processes that degrade pictures; 0 to do it in the training process")
+    seed: int = option(0, "one seed, one training (on one machine, without --minutes)")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    precision: str = option("fp32", "arithmetic of the restorer's activations", choices=PRECISIONS)
+
+    lr: float = option(2e-3, "learning rate of the generator, the prior")
+    lr_encoder: float = option(2e-3, "learning rate of the encoder")
+    lr_discriminator: float = option(2e-3, "learning rate of the discriminator")
+    flat: float = option(0.4, "share of the training before the learning rates start to decay")
+    freeze_prior: bool = option(False, "leave the generator as it is, but for the weights of the injected features")
+    ema_half_life: float = option(10_000.0, "pictures after which an old state counts half in the averaged model")
+
+    content: float = option(1.0, "weight of smooth L1")
+    gradient: float = option(1.0, "weight of the multi-scale gradient loss")
+    energy: float = option(0.3, "weight of the local gradient energy loss")
+    similarity: float = option(0.05, "weight of the gradient similarity loss")
+    adversarial: float = option(0.0, "weight of the adversarial loss; 0 trains without a discriminator")
+    feature_matching: float = option(1.0, "weight of feature matching, beside an adversarial loss")
+    r1: float = option(10.0, "weight of the discriminator's R1 penalty")
+    r1_every: int = option(16, "steps between two R1 penalties")
+    clean: float = option(0.1, "share of the pairs without any degradation")
+    gray: float = option(0.1, "share of the pairs in black and white")
+
+    checkpoint_every: int = option(500, "steps between two checkpoints")
+    sample_every: int = option(500, "steps between two grids of samples")
+    log_every: int = option(25, "steps between two lines of the log")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(self.stage in STAGES, "stage", self.stage, " or ".join(STAGES))
+        _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
+        for name in ("steps", "batch", "accumulate", "r1_every", "checkpoint_every", "sample_every", "log_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("minutes", "workers", "content", "gradient", "energy", "similarity", "adversarial"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("lr", "lr_encoder", "lr_discriminator", "ema_half_life"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        for name in ("flat", "clean", "gray"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
+        _require(self.feature_matching >= 0, "feature_matching", self.feature_matching, "0 or more")
+        _require(self.r1 >= 0, "r1", self.r1, "0 or more")
+        deviates = self.adversarial > 0 or self.stage == "prior"
+        _require(
+            not deviates or self.batch <= 4 or self.batch % 4 == 0, "batch", self.batch, "at most 4 or a multiple of 4"
+        )
