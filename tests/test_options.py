@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpenvid.cli import _chosen, parser
+from gpenvid.cli import parser
+from gpenvid.cli.flags import chosen
 from gpenvid.errors import OptionsError
 from gpenvid.options import STAGES, Options
 
@@ -27,7 +28,7 @@ def test_no_two_stages_share_a_name() -> None:
 
 
 def test_without_words_the_command_gives_the_defaults() -> None:
-    assert Options.of(**_chosen(parser().parse_args(["enhance", "film.mp4"]))) == Options()
+    assert Options.of(**chosen(parser().parse_args(["enhance", "film.mp4"]), STAGES.values())) == Options()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_without_words_the_command_gives_the_defaults() -> None:
     ],
 )
 def test_words_become_options(words: list[str], choices: dict[str, Any]) -> None:
-    assert _chosen(parser().parse_args(["enhance", "film.mp4", *words])) == choices
+    assert chosen(parser().parse_args(["enhance", "film.mp4", *words]), STAGES.values()) == choices
     Options.of(**choices)
 
 
