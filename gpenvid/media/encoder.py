@@ -13,6 +13,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError, OptionsError
+from gpenvid.media.layouts import LAYOUTS
 from gpenvid.media.probe import ColorTags, MediaInfo
 from gpenvid.options import EncoderOptions
 
@@ -69,6 +70,7 @@ _PRORES_PROFILES = {
     "4444": "4444",
     "4444XQ": "4444xq",
 }
+_WHOLE_CHROMA_ONLY = {"libx264", "libx265", "utvideo", "ffvhuff", "huffyuv"}
 _INTERLACING = {"libx264", "mpeg4", "mpeg2video", "prores_ks", "ffv1", "rawvideo", "dvvideo"}
 _QP_TO_LAMBDA = 118
 _NO_MATRIX = 0
@@ -108,6 +110,9 @@ def choose_pix_fmt(name: str, info: MediaInfo, wanted: str, notes: list[str]) ->
     """The encoder's pixel format: the pictures' own, or the nearest (noted)."""
     encoder = _encoder(name)
     formats = [pixel_format.name for pixel_format in (encoder.video_formats or ())] if encoder is not None else []
+    odd = name in _WHOLE_CHROMA_ONLY and not _whole_chroma(wanted, info)
+    if odd:
+        formats = [pix_fmt for pix_fmt in formats if _whole_chroma(pix_fmt, info)]
     if not formats or wanted in formats:
         return wanted
     if (renamed := same_samples(wanted)) in formats:
@@ -115,8 +120,15 @@ def choose_pix_fmt(name: str, info: MediaInfo, wanted: str, notes: list[str]) ->
     best, _ = find_best_pix_fmt_of_list(formats, wanted, has_alpha=True)
     if best is None:
         raise MediaError(f"--codec {name}: can't encode {wanted} pictures")
-    notes.append(f"{name} can't encode {wanted}: pictures are converted to {best.name}")
+    size = f" of {info.width}x{info.height}" if odd else ""
+    notes.append(f"{name} can't encode {wanted}{size}: pictures are converted to {best.name}")
     return best.name
+
+
+def _whole_chroma(pix_fmt: str, info: MediaInfo) -> bool:
+    """Whether the picture's size is a multiple of the format's chroma subsampling."""
+    layout = LAYOUTS.get(pix_fmt)
+    return layout is None or not (info.width % (1 << layout.log2_x) or info.height % (1 << layout.log2_y))
 
 
 def same_samples(name: str) -> str:
