@@ -177,7 +177,10 @@ def add_encoder(
             f"--codec {name}: the encoder refuses {info.width}x{info.height} {pix_fmt} {asked}"
         ) from error
     if context.options:
-        raise OptionsError(f"--encoder-option {', '.join(sorted(context.options))}: {name} has no such option")
+        flags = (
+            f"--{key}" if key in ("crf", "preset") else f"--encoder-option {key}" for key in sorted(context.options)
+        )
+        raise OptionsError(f"{', '.join(flags)}: {name} has no such option")
     return stream
 
 
@@ -207,9 +210,6 @@ def _settings(name: str, recipe: Recipe, info: MediaInfo, pix_fmt: str, options:
     if recipe.quality == "crf":
         settings["crf"] = f"{recipe.default if options.crf is None else options.crf:g}"
     elif options.crf is not None and recipe.quality == "":
-        known = {option.name for option in av.CodecContext.create(name, "w").supported_options.private}
-        if "crf" not in known:
-            raise OptionsError(f"--crf {options.crf:g}: {name} has no constant quality setting")
         settings["crf"] = f"{options.crf:g}"
     if name == "prores_ks":
         settings["profile"] = "4444" if "444" in pix_fmt else _PRORES_PROFILES.get(info.profile, "hq")
