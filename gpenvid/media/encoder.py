@@ -166,8 +166,9 @@ def add_encoder(
     context.flags |= Flags.frame_duration
     if recipe.quality == "qscale":
         context.qscale = True
-        context.global_quality = round((recipe.default if options.crf is None else options.crf) * _QP_TO_LAMBDA)
-    _tag(stream, info, pix_fmt, settings)
+        quality = recipe.default if options.crf is None else options.crf
+        settings["global_quality"] = str(round(quality * _QP_TO_LAMBDA))
+    _tag(stream, info, pix_fmt, settings, notes)
     context.options = settings
     try:
         context.open()
@@ -224,7 +225,7 @@ def _settings(name: str, recipe: Recipe, info: MediaInfo, pix_fmt: str, options:
     return settings
 
 
-def _tag(stream: VideoStream, info: MediaInfo, pix_fmt: str, settings: dict[str, str]) -> None:
+def _tag(stream: VideoStream, info: MediaInfo, pix_fmt: str, settings: dict[str, str], notes: list[str]) -> None:
     """Colour, rotation and interlacing, as they were."""
     context = stream.codec_context
     color = output_colors(info, info.pix_fmt, context.name, pix_fmt)
@@ -234,7 +235,10 @@ def _tag(stream: VideoStream, info: MediaInfo, pix_fmt: str, settings: dict[str,
     if color.chroma_location:
         settings.setdefault("chroma_sample_location", color.chroma_location)
     if info.display_matrix is not None:
-        stream.set_display_matrix(info.display_matrix)
+        if hasattr(stream, "set_display_matrix"):
+            stream.set_display_matrix(info.display_matrix)
+        else:
+            notes.append(f"rotation can't be written by PyAV {av.__version__}: install 18 or later")
     if info.interlaced:
         context.flags |= Flags.interlaced_dct | Flags.interlaced_me
 
