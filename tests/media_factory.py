@@ -107,7 +107,7 @@ def _video_stream(container: Any, clip: Clip) -> Any:
     context.color_primaries, context.color_trc, context.colorspace, context.color_range = clip.color
     context.options = dict(clip.options)
     stream.metadata.update(clip.video_metadata)
-    stream.disposition = Disposition.default
+    stream.disposition = Disposition.default.value
     if clip.interlaced:
         context.flags |= av.codec.context.Flags.interlaced_dct
     if clip.rotation or clip.flipped:
@@ -119,7 +119,7 @@ def _audio_stream(container: Any, clip: Clip, number: int) -> Any:
     stream = container.add_stream(clip.audio_codec, rate=48000)
     stream.codec_context.layout = "mono"
     stream.metadata["language"] = ("eng", "fra", "deu")[number]
-    stream.disposition = Disposition.default if number == 0 else Disposition.comment
+    stream.disposition = (Disposition.default if number == 0 else Disposition.comment).value
     return stream
 
 
@@ -131,7 +131,7 @@ def _subtitle_stream(container: Any, clip: Clip) -> Any:
 
 def _cover_stream(container: Any) -> Any:
     stream = container.add_mux_stream("png", width=4, height=4, time_base=Fraction(1, 1000))
-    stream.disposition = Disposition.attached_pic
+    stream.disposition = Disposition.attached_pic.value
     return stream
 
 

@@ -310,6 +310,17 @@ def test_the_start_time_code_is_kept(tmp_path: Path) -> None:
         assert container.streams[2].metadata["timecode"] == "01:02:03:04"
 
 
+def test_odd_sizes_that_an_encoder_cannot_subsample_keep_every_pixel(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", Clip(size=(65, 47), codec="ffv1", audio=0, count=3))
+    _, writer = run(source, tmp_path / "out.mp4", EncoderOptions(codec="libx264", crf=0))
+    assert writer.notes == ["libx264 can't encode yuv420p of 65x47: pictures are converted to yuv444p"]
+    info = probe(tmp_path / "out.mp4")
+    assert (info.width, info.height, info.pix_fmt) == (65, 47, "yuv444p")
+    with av.open(str(source)) as a, av.open(str(tmp_path / "out.mp4")) as b:
+        for old, new in zip(a.decode(video=0), b.decode(video=0), strict=True):
+            np.testing.assert_array_equal(factory.planes_of(old)[0], factory.planes_of(new)[0])
+
+
 def test_copy_and_write_from_two_threads(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", replace(RICH, count=60))
     target = tmp_path / "out.mkv"

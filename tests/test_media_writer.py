@@ -80,8 +80,8 @@ def test_a_folder_that_cannot_be_written_is_refused(
             "--encoder-option nonsense: libx264 has no such option",
         ),
         (EncoderOptions(preset="nonsense"), "mp4", "--codec libx264: the encoder refuses 64x48 yuv420p"),
-        (EncoderOptions(codec="ffv1", preset="slow"), "mkv", "--encoder-option preset: ffv1 has no such option"),
-        (EncoderOptions(codec="ffv1", crf=10), "mkv", "--crf 10: ffv1 has no constant quality setting"),
+        (EncoderOptions(codec="ffv1", preset="slow"), "mkv", "--preset: ffv1 has no such option"),
+        (EncoderOptions(codec="ffv1", crf=10), "mkv", "--crf: ffv1 has no such option"),
     ],
 )
 def test_refused_encoders_and_options(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace
 
 from gpenvid.media.layouts import LAYOUTS, Layout
 from gpenvid.types import Float
@@ -17,7 +18,8 @@ _LUMA_WEIGHTS = {
     9: (0.2627, 0.6780, 0.0593),  # ITU-R BT.2020, non-constant luminance
     10: (0.2627, 0.6780, 0.0593),
 }
-_SWSCALE_SPACE = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
+_WIDE = "BT2020" if "BT2020" in Colorspace.__members__ else "ITU709"  # PyAV 17 doesn't know it
+_SWSCALE_SPACE = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: _WIDE, 10: _WIDE}
 _YCGCO = 8
 _JPEG_RANGE = 2
 _MPEG_RANGE = 1

@@ -13,6 +13,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError, OptionsError
+from gpenvid.media.layouts import LAYOUTS
 from gpenvid.media.probe import ColorTags, MediaInfo
 from gpenvid.options import EncoderOptions
 
@@ -69,6 +70,7 @@ _PRORES_PROFILES = {
     "4444": "4444",
     "4444XQ": "4444xq",
 }
+_WHOLE_CHROMA_ONLY = {"libx264", "libx265", "utvideo", "ffvhuff", "huffyuv"}
 _INTERLACING = {"libx264", "mpeg4", "mpeg2video", "prores_ks", "ffv1", "rawvideo", "dvvideo"}
 _QP_TO_LAMBDA = 118
 _NO_MATRIX = 0
@@ -108,6 +110,9 @@ def choose_pix_fmt(name: str, info: MediaInfo, wanted: str, notes: list[str]) ->
     """The encoder's pixel format: the pictures' own, or the nearest (noted)."""
     encoder = _encoder(name)
     formats = [pixel_format.name for pixel_format in (encoder.video_formats or ())] if encoder is not None else []
+    odd = name in _WHOLE_CHROMA_ONLY and not _whole_chroma(wanted, info)
+    if odd:
+        formats = [pix_fmt for pix_fmt in formats if _whole_chroma(pix_fmt, info)]
     if not formats or wanted in formats:
         return wanted
     if (renamed := same_samples(wanted)) in formats:
@@ -115,8 +120,15 @@ def choose_pix_fmt(name: str, info: MediaInfo, wanted: str, notes: list[str]) ->
     best, _ = find_best_pix_fmt_of_list(formats, wanted, has_alpha=True)
     if best is None:
         raise MediaError(f"--codec {name}: can't encode {wanted} pictures")
-    notes.append(f"{name} can't encode {wanted}: pictures are converted to {best.name}")
+    size = f" of {info.width}x{info.height}" if odd else ""
+    notes.append(f"{name} can't encode {wanted}{size}: pictures are converted to {best.name}")
     return best.name
+
+
+def _whole_chroma(pix_fmt: str, info: MediaInfo) -> bool:
+    """Whether the picture's size is a multiple of the format's chroma subsampling."""
+    layout = LAYOUTS.get(pix_fmt)
+    return layout is None or not (info.width % (1 << layout.log2_x) or info.height % (1 << layout.log2_y))
 
 
 def same_samples(name: str) -> str:
@@ -154,8 +166,9 @@ def add_encoder(
     context.flags |= Flags.frame_duration
     if recipe.quality == "qscale":
         context.qscale = True
-        context.global_quality = round((recipe.default if options.crf is None else options.crf) * _QP_TO_LAMBDA)
-    _tag(stream, info, pix_fmt, settings)
+        quality = recipe.default if options.crf is None else options.crf
+        settings["global_quality"] = str(round(quality * _QP_TO_LAMBDA))
+    _tag(stream, info, pix_fmt, settings, notes)
     context.options = settings
     try:
         context.open()
@@ -165,7 +178,10 @@ def add_encoder(
             f"--codec {name}: the encoder refuses {info.width}x{info.height} {pix_fmt} {asked}"
         ) from error
     if context.options:
-        raise OptionsError(f"--encoder-option {', '.join(sorted(context.options))}: {name} has no such option")
+        flags = (
+            f"--{key}" if key in ("crf", "preset") else f"--encoder-option {key}" for key in sorted(context.options)
+        )
+        raise OptionsError(f"{', '.join(flags)}: {name} has no such option")
     return stream
 
 
@@ -195,9 +211,6 @@ def _settings(name: str, recipe: Recipe, info: MediaInfo, pix_fmt: str, options:
     if recipe.quality == "crf":
         settings["crf"] = f"{recipe.default if options.crf is None else options.crf:g}"
     elif options.crf is not None and recipe.quality == "":
-        known = {option.name for option in av.CodecContext.create(name, "w").supported_options.private}
-        if "crf" not in known:
-            raise OptionsError(f"--crf {options.crf:g}: {name} has no constant quality setting")
         settings["crf"] = f"{options.crf:g}"
     if name == "prores_ks":
         settings["profile"] = "4444" if "444" in pix_fmt else _PRORES_PROFILES.get(info.profile, "hq")
@@ -212,7 +225,7 @@ def _settings(name: str, recipe: Recipe, info: MediaInfo, pix_fmt: str, options:
     return settings
 
 
-def _tag(stream: VideoStream, info: MediaInfo, pix_fmt: str, settings: dict[str, str]) -> None:
+def _tag(stream: VideoStream, info: MediaInfo, pix_fmt: str, settings: dict[str, str], notes: list[str]) -> None:
     """Colour, rotation and interlacing, as they were."""
     context = stream.codec_context
     color = output_colors(info, info.pix_fmt, context.name, pix_fmt)
@@ -222,7 +235,10 @@ def _tag(stream: VideoStream, info: MediaInfo, pix_fmt: str, settings: dict[str,
     if color.chroma_location:
         settings.setdefault("chroma_sample_location", color.chroma_location)
     if info.display_matrix is not None:
-        stream.set_display_matrix(info.display_matrix)
+        if hasattr(stream, "set_display_matrix"):
+            stream.set_display_matrix(info.display_matrix)
+        else:
+            notes.append(f"rotation can't be written by PyAV {av.__version__}: install 18 or later")
     if info.interlaced:
         context.flags |= Flags.interlaced_dct | Flags.interlaced_me
 

@@ -188,7 +188,7 @@ def _encode(frame: av.VideoFrame, kind: str, lossless: bool, quality: int) -> tu
     if kind == "jpeg":
         context.qscale = True
         context.qmin = 1
-        context.global_quality = round(max(1.0, (100 - quality) / 4) * _QP_TO_LAMBDA)
+        context.options = {"global_quality": str(round(max(1.0, (100 - quality) / 4) * _QP_TO_LAMBDA))}
     elif kind == "webp":
         context.options = {"lossless": "1"} if lossless else {"quality": str(quality), "compression_level": "6"}
     elif kind == "tiff":

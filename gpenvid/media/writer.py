@@ -205,7 +205,7 @@ class Writer:
         stale = {tag for tag in source.metadata if tag.lower().split("-")[0] in _STALE_STREAM_TAGS}
         stale |= {tag for tag in source.metadata if tag.upper().startswith("_STATISTICS")}
         copy.metadata.update({k: v for k, v in source.metadata.items() if k not in stale})
-        copy.disposition = source.disposition
+        copy.disposition = source.disposition.value  # type: ignore[assignment]  # PyAV 17 wants the number
 
     def _add_copy(self, container: OutputContainer, source: Stream) -> None:
         """Take a stream over packet for packet, if the container can hold it; else say which and why not."""
@@ -223,7 +223,7 @@ class Writer:
             return
         copy = container.add_stream_from_template(source, opaque=True)
         copy.metadata.update(source.metadata)
-        copy.disposition = source.disposition
+        copy.disposition = source.disposition.value  # type: ignore[assignment]  # PyAV 17 wants the number
         self._copies[source.index] = copy
 
     def _attach_cover(self, container: OutputContainer, source: Stream) -> None:
