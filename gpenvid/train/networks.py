@@ -15,6 +15,8 @@ from gpenvid.gpen.checkpoint import load_discriminator, load_generator
 from gpenvid.train.identity import start_as_identity
 from gpenvid.train.options import TrainOptions
 
+COLOUR_RATE = 0.1
+
 
 @dataclass(slots=True)
 class Networks:
@@ -76,16 +78,23 @@ def _generator(options: TrainOptions) -> FullGenerator:
 
 
 def generator_groups(generator: FullGenerator, options: TrainOptions) -> list[dict[str, object]]:
-    """Adam's parameter groups: the prior at `lr`, the encoder at `lr_encoder`; with a frozen prior only the latter."""
-    prior: list[nn.Parameter] = []
-    encoder: list[nn.Parameter] = []
+    """Adam's parameter groups: the prior at `lr`, the encoder at `lr_encoder`; with a frozen prior only the latter.
+
+    The biases of the RGB projections learn ten times slower than the rest of the prior. Adam moves every parameter by
+    about its rate in each step, and these shift the colour of the whole picture.
+    """
+    rates = {"encoder": options.lr_encoder, "prior": options.lr, "colour": options.lr * COLOUR_RATE}
+    groups: dict[str, list[nn.Parameter]] = {kind: [] for kind in rates}
     for name, parameter in generator.named_parameters():
-        if options.stage == "prior" and not name.startswith("generator."):
+        prior = name.startswith("generator.")
+        if not parameter.requires_grad or (options.stage == "prior" and not prior):
             continue
-        if parameter.requires_grad:
-            (prior if name.startswith("generator.") and not options.freeze_prior else encoder).append(parameter)
-    groups = [(prior, options.lr), (encoder, options.lr_encoder)]
-    return [{"params": parameters, "lr": lr, "initial_lr": lr} for parameters, lr in groups if parameters]
+        if not prior or options.freeze_prior:
+            groups["encoder"].append(parameter)
+        else:
+            colour = name.split(".")[1].startswith("to_rgb") and name.endswith("bias") and "modulation" not in name
+            groups["colour" if colour else "prior"].append(parameter)
+    return [{"params": groups[k], "lr": lr, "initial_lr": lr} for k, lr in rates.items() if groups[k]]
 
 
 def random_picture(generator: FullGenerator, count: int, random: torch.Generator) -> Tensor:
