@@ -198,7 +198,7 @@ def test_a_batch_without_faces_still_has_a_loss() -> None:
     targets = Targets(torch.zeros(2, 50, dtype=torch.int64), torch.zeros(2, 50, 4), torch.zeros(2, 50, 10))
     logits = torch.zeros(2, 50, 2, requires_grad=True)
     losses = multibox_loss((torch.zeros(2, 50, 4), logits, torch.zeros(2, 50, 10)), targets, least=10)
-    assert float(losses[0].detach()) == pytest.approx(20 * math.log(2))
+    assert float(losses[0].detach()) == pytest.approx(7 * math.log(2))
     assert float(losses[1]) == float(losses[2]) == 0
 
 
@@ -276,7 +276,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
 
 def test_the_loss_falls(tmp_path: Path) -> None:
     trainer = Trainer(options(tmp_path, rate=3e-3, steps=1000, large=0, pool=2, fresh=0.0), [doll()])
-    trainer.step = 200  # past the warming up
+    trainer.step = 50  # past the warming up
     losses = []
     for _ in range(40):
         figures = trainer.train_step()
@@ -287,10 +287,10 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 def test_the_rate_warms_up_stays_and_falls(tmp_path: Path) -> None:
     trainer = Trainer(options(tmp_path, steps=1000, decay=0.5, rate=1.0), [doll()])
     rates = []
-    for step in (0, 99, 199, 400, 500, 750, 1000):
+    for step in (0, 24, 49, 400, 500, 750, 1000):
         trainer.step = step
         rates.append(trainer.rate())
-    assert rates == pytest.approx([0.005, 0.5, 1, 1, 1, 0.5, 0])
+    assert rates == pytest.approx([0.02, 0.5, 1, 1, 1, 0.5, 0])
 
 
 def test_a_whole_run_writes_log_checkpoint_and_weights(tmp_path: Path) -> None:

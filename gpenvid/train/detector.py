@@ -34,14 +34,14 @@ class DetectorTraining:
     steps: int = option(20000, "length of the schedule")
     decay: float = option(0.4, "share of the steps, at the end, over which the learning rate falls to zero")
     minutes: float = option(0.0, "stop after this time, ready to be resumed; 0 for no limit")
-    rate: float = option(2e-3, "learning rate of AdamW")
-    batch: int = option(16, "pictures in a step")
+    rate: float = option(3e-3, "learning rate of AdamW")
+    batch: int = option(8, "pictures in a step")
     size: int = option(256, "side of a picture in pixels, a multiple of 64")
     large: int = option(4, "every so many steps, a quarter of the pictures at twice the side; 0 for never")
-    pool: int = option(16000, "scenes composed; a quarter as many of the large ones")
-    fresh: float = option(4.0, "scenes by which the part of the pool that is drawn from grows each step")
-    ema: float = option(0.998, "decay of the averaged weights, which are the result")
-    workers: int = option(1, "processes that compose scenes ahead")
+    pool: int = option(12000, "scenes composed; a quarter as many of the large ones")
+    fresh: float = option(1.0, "scenes by which the part of the pool that is drawn from grows each step")
+    ema: float = option(0.995, "decay of the averaged weights, which are the result")
+    workers: int = option(0, "processes that compose scenes ahead; 0 composes when a scene is first drawn")
     save_every: int = option(500, "steps between checkpoints")
     seed: int = option(1, "seed of everything random")
 
@@ -57,6 +57,10 @@ class DetectorTraining:
                 raise OptionsError(f"--{name} {getattr(self, name)}: must be from 0 to below 1")
 
 
+WARMING = 50
+"""Steps over which the learning rate rises to its full value."""
+
+
 class Trainer:
     """The state of a run: network, averaged network, optimizer, step. Saves and restores all of it."""
 
@@ -69,7 +73,7 @@ class Trainer:
         plain = [weight for weight in self.network.parameters() if weight.ndim == 1]
         decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
         groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.99), fused=True)
         composer = Composer(portraits, seed=options.seed)
         folder = Path(options.out) / "scenes"
         small = ScenePool(folder, composer, options.size, options.pool)
@@ -109,11 +113,11 @@ class Trainer:
         return True
 
     def rate(self) -> float:
-        """Return this step's learning rate: 200 steps of warming up, constant, then a half cosine down to zero."""
+        """Return this step's learning rate: 50 steps of warming up, constant, then a half cosine down to zero."""
         options = self.options
         start = options.steps * (1 - options.decay)
         fallen = min(max((self.step - start) / max(options.steps - start, 1), 0.0), 1.0)
-        return options.rate * min((self.step + 1) / 200, 1.0) * 0.5 * (1 + float(np.cos(np.pi * fallen)))
+        return options.rate * min((self.step + 1) / WARMING, 1.0) * 0.5 * (1 + float(np.cos(np.pi * fallen)))
 
     def batch(self) -> tuple[Tensor, Targets]:
         """Draw this step's pictures, ready for the network, and their targets: a function of seed and step."""
@@ -121,7 +125,7 @@ class Trainer:
         large = bool(options.large) and self.step % options.large == options.large - 1
         pool, count = self.pools[large], max(options.batch // 4, 1) if large else options.batch
         share = 0.25 if large else 1.0
-        limit = int((64 + self.step * options.fresh) * share) + 1
+        limit = int((256 + self.step * options.fresh) * share) + 1
         scenes = [pool.draw(np.random.default_rng([options.seed, 7, self.step, i]), limit) for i in range(count)]
         labels = [(scene.boxes, scene.landmarks, scene.counts) for scene in scenes]
         pictures = normalise(np.stack([scene.picture for scene in scenes]))
@@ -151,12 +155,9 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.options.ema, (1 + self.step) / (10 + self.step))
-        ours = self.network.state_dict()
-        for name, value in self.average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(ours[name], 1 - decay)
-            else:
-                value.copy_(ours[name])
+        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([average for average, _ in moving], [value for _, value in moving], 1 - decay)
 
 
 def fresh_network() -> Any:
@@ -237,10 +238,13 @@ def _start_workers(options: DetectorTraining) -> Iterator[multiprocessing.proces
 
 
 def _compose_ahead(options: DetectorTraining, turn: int) -> None:
-    """Fill the pools in the order in which training reaches them; this process's share of the scenes."""
+    """Fill the pools in the order in which training reaches them; this process's share, while the trainer lives."""
     cv2.setNumThreads(1)
     small, double = Trainer(options, training_portraits(options)).pools
+    trainer = multiprocessing.parent_process()
     for number in range(turn, small.count, options.workers):
+        if trainer is not None and not trainer.is_alive():
+            return
         small.fill([number])
         if double is not small and number % 4 == 0:
             double.fill([min(number // 4, double.count - 1)])

@@ -109,7 +109,7 @@ def multibox_loss(
 
     output: the network's boxes (N, A, 4), class logits (N, A, 2) and landmarks (N, A, 10); targets of the same N x A.
     Of the background only the hardest anchors of the batch count: `negatives` per face anchor, and never fewer than
-    `least` a picture. Offsets are compared by smooth L1 with its bend at 0.1.
+    `least` a picture; where that is more, the class loss is per `negatives` of them instead. Offsets are compared by smooth L1 with its bend at 0.1.
     """
     boxes, logits, landmarks = output
     face = targets.labels == FACE
@@ -117,7 +117,8 @@ def multibox_loss(
     entropy = F.cross_entropy(logits.flatten(0, 1), targets.labels.clamp(min=0).flatten(), reduction="none")
     background = entropy[(targets.labels == BACKGROUND).flatten()]
     hardest = min(max(int(found) * negatives, least * len(logits)), len(background))
-    class_loss = (entropy[face.flatten()].sum() + background.topk(hardest).values.sum()) / found
+    class_loss = entropy[face.flatten()].sum() + background.topk(hardest).values.sum()
+    class_loss = class_loss / found.clamp(min=hardest / negatives)
     box_loss = F.smooth_l1_loss(boxes[face], targets.boxes[face], beta=0.1, reduction="sum") / found
     mark_loss = F.smooth_l1_loss(landmarks[face], targets.landmarks[face], beta=0.1, reduction="sum") / found
     return class_loss, box_loss, mark_loss

@@ -70,8 +70,8 @@ class ScenePool:
             landmarks = np.stack([self.size - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, MIRROR]
         gain, lift = rng.uniform(0.85, 1.15, 3) * rng.uniform(0.8, 1.2), rng.uniform(-20, 20)
         table = np.clip(np.arange(256)[:, None] * gain + lift, 0, 255).astype(np.uint8)
-        tinted = np.stack([table[picture[..., channel], channel] for channel in range(3)], -1)
-        return Scene(tinted, boxes, landmarks, scene.counts)
+        tinted = cv2.LUT(np.ascontiguousarray(picture), table[None])
+        return Scene(np.asarray(tinted, np.uint8), boxes, landmarks, scene.counts)
 
     def _store(self, number: int, scene: Scene) -> None:
         count = min(len(scene.boxes), CROWD)

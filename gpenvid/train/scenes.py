@@ -100,8 +100,8 @@ class Composer:
         canvas = self._background(rng, size).astype(np.float32)
         boxes: list[Float] = []
         marks: list[Float] = []
-        crowd = int(rng.choice([0, 1, 3, 8, 16], p=[0.12, 0.23, 0.3, 0.25, 0.1]))
-        wanted = np.exp(rng.uniform(np.log(8), np.log(min(0.92 * size, 400)), crowd))
+        crowd = int(rng.choice([0, 1, 3, 8, 16], p=[0.08, 0.14, 0.2, 0.33, 0.25]))
+        wanted = np.exp(rng.uniform(np.log(9), np.log(min(0.92 * size, 400)), crowd))
         for target in -np.sort(-wanted):
             self._paste(rng, canvas, float(target), boxes, marks)
         picture = np.clip(canvas, 0, 255).astype(np.uint8)
@@ -170,9 +170,11 @@ def faceless(rng: np.random.Generator, portrait: Portrait) -> Image:
 
 
 def weather(rng: np.random.Generator, picture: Image) -> Image:
-    """Degrade a picture as cameras and codecs do: light, colour, gray, low resolution, blur, noise, JPEG."""
+    """Degrade seven pictures in ten as cameras and codecs do: light, gray, low resolution, blur, noise, JPEG."""
     size = picture.shape[:2]
     image = picture.astype(np.float32)
+    if rng.random() < 0.3:
+        return picture
     if rng.random() < 0.6:
         image = (image / 255) ** np.float32(np.exp(rng.normal(0, 0.35))) * 255
         image = (image - 128) * np.float32(rng.uniform(0.5, 1.3)) + 128 + np.float32(rng.normal(0, 25))
