@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -33,11 +34,18 @@ class Target:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise MediaError(f"{folder}: not permitted to write here")
         stem = self.path.stem.encode()[:_NAME_LIMIT].decode(errors="ignore")
-        self.part = folder / f".part-{os.getpid()}-{stem}{self.path.suffix}"
+        self._name = f"{stem}{self.path.suffix}"
+        self.part = folder / f".part-{os.getpid()}-{self._name}"
 
     def claim(self) -> None:
-        """Create the part, so that a folder that can't be written is found out before any work. Raises MediaError."""
+        """Create the part, so that a folder that can't be written is found out before any work. Raises MediaError.
+
+        Parts of the same file that a killed process left behind are removed.
+        """
         try:
+            for left in self.part.parent.glob(f".part-*-{glob.escape(self._name)}"):
+                if not _alive(left.name.split("-")[1]):
+                    left.unlink(missing_ok=True)
             self.part.touch()
         except OSError as error:
             raise MediaError(
@@ -57,3 +65,16 @@ class Target:
     def discard(self) -> None:
         """Remove the part, if there is one."""
         self.part.unlink(missing_ok=True)
+
+
+def _alive(pid: str) -> bool:
+    """Whether a process of that number runs; what is no number belongs to nobody who could be asked."""
+    if not pid.isdigit() or os.name == "nt":
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
