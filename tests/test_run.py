@@ -17,6 +17,7 @@ from fakes import BlindDetector, IdentityRestorer, PaintRestorer, SquareDetector
 import gpenvid
 from gpenvid.errors import GpenvidError, MediaError, OptionsError
 from gpenvid.run import enhance, enhance_folder
+from gpenvid.weights import shipped
 
 Film = Callable[..., Path]
 
@@ -55,6 +56,18 @@ def test_same_video_with_painted_faces(film: Film, tmp_path: Path) -> None:
     assert [(track.first, track.pictures) for track in report.tracks] == [(0.0, 20)]
     assert not report.interrupted
     assert {"decode", "detect", "restore", "paste", "encode"} <= report.stages.keys()
+
+
+@pytest.mark.parametrize("clip", ["old_film.mp4", "surveillance.mp4"])
+def test_a_sample_keeps_every_time_and_length(clip: str, tmp_path: Path) -> None:
+    source, target = shipped("samples") / clip, tmp_path / "out.mp4"
+    run(source, target, detector=BlindDetector(), preset="ultrafast")
+    assert times(target) == times(source)
+    assert audio_packets(target) == audio_packets(source)
+    with av.open(source) as a, av.open(target) as b:
+        assert [stream.type for stream in b.streams] == [stream.type for stream in a.streams]
+        assert [stream.duration for stream in b.streams] == [stream.duration for stream in a.streams]
+        assert b.duration == a.duration
 
 
 def test_without_a_face_the_output_is_a_copy_and_says_so(film: Film, tmp_path: Path) -> None:

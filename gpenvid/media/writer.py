@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from gpenvid.errors import GpenvidError, MediaError
 from gpenvid.media.color import convert
 from gpenvid.media.encoder import add_encoder, output_colors, same_samples
+from gpenvid.media.ends import Ends, end_with_stream
 from gpenvid.media.layouts import LAYOUTS, nearest_editable, samples
 from gpenvid.media.reader import Reader
 from gpenvid.media.target import Target
@@ -63,6 +64,7 @@ class Writer:
         self._copies: dict[int, Stream] = {}
         self._last_dts: dict[int, int] = {}
         self._unmuxable: dict[int, int] = {}
+        self._ends = Ends()
 
     def __enter__(self) -> Writer:
         """Open encoder and file and write the header.
@@ -101,12 +103,13 @@ class Writer:
         frame.pict_type = 0  # the decoder's would force the encoder's
         # A Python object on a picture that an encoder's own thread lets go of would wait for the GIL there, for ever.
         frame.opaque = None
+        self._ends.saw(frame)
         try:
             packets = stream.encode(frame)
         except av.error.FFmpegError as error:
             raise self._failure(error) from error
         self.written += 1
-        self._mux(packets)
+        self._mux(self._ends.timed(packets))
 
     def copy(self, packet: av.Packet[Any]) -> None:
         """Pass on one packet of another stream; the packet must not be used afterwards.
@@ -120,6 +123,8 @@ class Writer:
         if stream.name == "mov_text" and bytes(packet) == _EMPTY_TEXT:
             return  # the muxer fills gaps between texts itself
         self._order(packet, index, stream)
+        if not self._reader.origin:
+            end_with_stream(packet)
         packet.stream = stream
         try:
             self._mux([packet])
@@ -139,7 +144,7 @@ class Writer:
         try:
             if not self.written:
                 raise MediaError(f"{self.path}: no picture came, so nothing is written")
-            self._mux(stream.encode(None))
+            self._mux(self._ends.timed(stream.encode(None), last=True))
             with self._lock:
                 self._container = self._stream = None
                 container.close()
