@@ -109,7 +109,8 @@ def multibox_loss(
 
     output: the network's boxes (N, A, 4), class logits (N, A, 2) and landmarks (N, A, 10); targets of the same N x A.
     Of the background only the hardest anchors of the batch count: `negatives` per face anchor, and never fewer than
-    `least` a picture; where that is more, the class loss is per `negatives` of them instead. Offsets are compared by smooth L1 with its bend at 0.1.
+    `least` a picture; where the latter is more, the class loss is taken per `negatives` of them. Offsets are compared
+    by smooth L1 with its bend at 0.1.
     """
     boxes, logits, landmarks = output
     face = targets.labels == FACE
