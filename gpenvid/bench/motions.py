@@ -148,7 +148,7 @@ class Crowd:
 
 
 def crowd(count: int, seconds: float = 20.0, misses: float = 0.3, seed: int = 0) -> Crowd:
-    """Return `count` faces at 25 pictures a second, walking up and down lanes in which they cross one another.
+    """Return `count` faces at 25 pictures a second, two to a lane, walking up and down and through each other.
 
     Each is hidden once for a second, and wherever a larger face covers a third of its box; the others are missed with
     the given probability, a third of those leaving a weak detection. Every second face enters late, every third leaves
@@ -159,10 +159,10 @@ def crowd(count: int, seconds: float = 20.0, misses: float = 0.3, seed: int = 0)
     faces, visible = [], []
     for i in range(count):
         spread = 40 + 35 * rng.random()
-        lane = 200 + 190 * (i // 4) + rng.uniform(-12, 12)
-        speed, phase = rng.uniform(40, 110), rng.uniform(0, 20)
-        reach = 700.0
-        x = 150 + np.abs((t * speed + phase * speed + i * 333) % (2 * reach) - reach)
+        lane, reach = 200 + 190 * (i // 2) + rng.uniform(-12, 12), 700.0
+        if i % 2 == 0:
+            speed, phase = rng.uniform(60, 130), rng.uniform(0, 2 * reach)
+        x = 150 + np.abs((t * speed + phase + i % 2 * reach) % (2 * reach) - reach)
         y = lane + 4 * np.sin(2 * np.pi * (1.6 + 0.1 * i) * t + i)
         shape = 0.04 * (rng.standard_normal(3) + 1j * rng.standard_normal(3)) * np.ones((len(t), 1))
         box = np.tile([-0.02 - 0.06j, np.log(1.7) + 1j * np.log(2.1)], (len(t), 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -15,7 +17,7 @@ _FAR = 1e6
 
 def associate(
     centres: Complex, sizes: Real, reach: Real, lost: Real, handicap: Real, fresh: Flags,
-    found: Complex, found_sizes: Real, confident: Flags,
+    found: Complex, found_sizes: Real, confident: Flags, alike: Callable[[], Flags],
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Pair faces with detections; returns (face, detection) indices.
 
@@ -24,7 +26,8 @@ def associate(
     sizes, and whether each is a confident one.
 
     The two stages are ByteTrack's (Zhang et al. 2022): what the confident detections leave over may be found by weak
-    ones. A third one lets a face jump, by a knock against the camera or an edit within the shot, if its size stays.
+    ones. A third one lets a face jump, by a knock against the camera or an edit within the shot, if it stays `alike`
+    (T, D), which is asked for only then.
     """
     near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
     growth = np.abs(np.log(sizes)[:, None] - np.log(found_sizes))
@@ -35,7 +38,7 @@ def associate(
     if len(pairs) == len(centres) or len(pairs) == len(found):
         return pairs
     pairs += _assign(gated, _without(fresh, [i for i, _ in pairs]), ~confident)
-    leaps = np.where((near < 4) & (growth < 0.3), cost, _FAR)
+    leaps = np.where((near < 3) & alike(), cost, _FAR)
     left = _without(fresh, [i for i, _ in pairs])
     return pairs + _assign(leaps, left, _without(confident, [j for _, j in pairs]))
 

@@ -26,13 +26,14 @@ DOUBTS = 3
 """So many detections in a row that contradict the past, and the past is let go."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Leap:
     """A jump that may yet turn out to have been a detector's slip."""
 
     taken: int  # pictures taken before it
     clock: float
     before: Complex  # (3,) position, velocity and acceleration of the centre then
+    confirmed: bool = False  # by a detection that followed it
 
 
 class Poses:
@@ -49,6 +50,9 @@ class Poses:
         self.clock = 0.0
         self._taken = 0
         self._unit = np.ones(0)  # |b| of each slot, in pixels
+        self._lost = np.zeros(0)  # seconds since each was seen
+        self._there = np.zeros((2, 0), np.complex128)  # where each was seen last, and its velocity over half a second
+        self._sizes = np.ones(0)  # how large each was then
         self._doubts = np.zeros(0, np.intp)
         self._leaps: dict[int, list[_Leap]] = {}
         self._now = np.zeros((3, 0, CHANNELS), np.complex128)
@@ -58,22 +62,38 @@ class Poses:
     def predict(self, dt: float) -> None:
         """Advance by dt seconds. `centres` (slots,), `sizes` (slots,) and `unsure` (slots,) then say where faces are."""
         self.clock += dt
+        self._lost += dt
         self._mean, self._variance = self.bank.predict(max(dt, 1e-4), self._scale(self._unit))
+        for slot, leaps in list(self._leaps.items()):
+            if self.clock - leaps[-1].clock > self.patience:
+                if not leaps[-1].confirmed:
+                    self.bank.retract(slot, self._taken - leaps[-1].taken)
+                del self._leaps[slot]
 
     @property
     def centres(self) -> Complex:
         """Where each slot's face should be now, (slots,), in pixels."""
-        return self._mean[:, 0]
+        place, velocity = self._there
+        return np.where(self._lost > 0.12, place + velocity * self._lost, self._mean[:, 0])
 
     @property
     def sizes(self) -> Real:
         """How large each slot's face was, the geometric mean of its box's sides, (slots,), in pixels."""
-        return self._unit * box_size(self._now[0])
+        return self._sizes
 
     @property
     def unsure(self) -> Real:
         """The standard deviation of `centres`, (slots,), in pixels."""
         return np.sqrt(self._variance[:, 0])
+
+    def alike(self, slots: list[int], seen: Sighting) -> NDArray[np.bool_]:
+        """Return (slots, detections): whether size, shape and box of a detection are those of the face in a slot."""
+        here, found = self._now[0, slots, None], seen.channels[None]
+        shape = np.abs(here[..., 2:5] - found[..., 2:5]).max(-1) * self._unit[slots, None]
+        frame = np.abs(here[..., 5:] - found[..., 5:]).max(-1)
+        size = np.abs((here[..., 1] - found[..., 1]).real)
+        alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.15)
+        return alike
 
     def take(self, slots: list[int], seen: Sighting, which: list[int]) -> None:
         """Take in what was seen of the faces in slots: the detections of those indices. Others weren't seen."""
@@ -98,6 +118,12 @@ class Poses:
         self._taken += 1
         self._now = self.bank.state()
         self._unit = np.exp(np.clip(self._now[0, :, 1].real, -5, 10))
+        if slots:
+            self._sizes[slots] = self._unit[slots] * box_size(self._now[0, slots])
+            share = -np.expm1(-self._lost[slots] / 0.4)
+            self._there[1, slots] += share * (self._now[1, slots, 0] - self._there[1, slots])
+            self._there[0, slots] = self._now[0, slots, 0]
+            self._lost[slots] = 0
 
     def start(self, seen: Sighting, which: int) -> int:
         """Begin to follow a detection, after `take`; returns its slot."""
@@ -108,9 +134,12 @@ class Poses:
         spread[0] = _noise(unit, seen.scores[which : which + 1])[0]
         slot = self.bank.claim(z, spread)
         more = self.bank.slots - len(self._unit)
-        self._unit, self._doubts = np.pad(self._unit, (0, more), constant_values=1), np.pad(self._doubts, (0, more))
-        self._now = np.pad(self._now, ((0, 0), (0, more), (0, 0)))
-        self._unit[slot], self._doubts[slot] = unit[0], 0
+        self._unit, self._sizes = np.pad(self._unit, (0, more), constant_values=1), np.pad(self._sizes, (0, more))
+        self._doubts, self._lost = np.pad(self._doubts, (0, more)), np.pad(self._lost, (0, more))
+        self._now, self._there = np.pad(self._now, ((0, 0), (0, more), (0, 0))), np.pad(self._there, ((0, 0), (0, more)))
+        self._unit[slot], self._doubts[slot], self._lost[slot] = unit[0], 0, 0
+        self._sizes[slot] = unit[0] * box_size(z)
+        self._there[:, slot] = z[0], 0
         self._now[:, slot] = 0
         self._now[0, slot] = z
         return slot
@@ -174,20 +203,20 @@ class Poses:
 
     def _came_back(self, slot: int, z: Complex) -> bool:
         """A face that jumped and is back where it came from never jumped: take those detections back."""
-        recent = [leap for leap in self._leaps.pop(slot, []) if self.clock - leap.clock <= self.patience]
-        for k, leap in reversed(list(enumerate(recent))):
+        leaps = self._leaps.pop(slot, [])
+        for k, leap in reversed(list(enumerate(leaps))):
             passed = self.clock - leap.clock
             position, velocity, acceleration = leap.before
             off = abs(z[0] - position - velocity * passed - acceleration * passed**2 / 2)
             if off < 0.5 * abs(z[0] - self._now[0, slot, 0]) and off < (0.1 + 2 * passed) * self._unit[slot]:
                 self.bank.retract(slot, self._taken - leap.taken)
-                recent = recent[:k]
-                break
-        else:
-            k = -1
-        if recent:
-            self._leaps[slot] = recent
-        return k >= 0
+                if k:
+                    self._leaps[slot] = leaps[:k]
+                return True
+        if leaps:
+            leaps[-1].confirmed = True
+            self._leaps[slot] = leaps
+        return False
 
 
 def box_size(channels: Complex) -> Real:

@@ -23,6 +23,10 @@ _CONTEXT = 8
 """So many steps are kept beyond what is pending, for a jump to be taken back."""
 
 
+_LEAST = 0.05
+"""The strength to which a face has faded where it is detected for the last time."""
+
+
 class _Picture(NamedTuple):
     time: Time
     clock: float
@@ -50,7 +54,7 @@ class _Life:
             i += 1
         if i + 1 == len(times) and now - times[i] <= bridge:
             return 1.0
-        return (times[i] - clock) / fade if fade else float(clock <= times[i])
+        return (times[i] - clock) / fade + _LEAST if fade else float(clock <= times[i])
 
 
 class Clock:
@@ -146,12 +150,12 @@ class Tracker:
         slots = [life.slot for life in lives]
         lost = np.array([now - life.times[-1] for life in lives])
         sizes = poses.sizes[slots]
-        reach = 0.5 + np.minimum(3 * poses.unsure[slots] / sizes + 0.5 * lost, 1.5)
+        reach = 0.5 + np.minimum(3 * np.minimum(poses.unsure[slots] / sizes, 0.2) + 0.8 * lost, 1.5)
         handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
         found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
         pairs = associate(
             poses.centres[slots], sizes, reach, lost, handicap, lost <= self._bridge,
-            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident,
+            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident, lambda: poses.alike(slots, seen),
         )  # fmt: skip
         return [(lives[i], d) for i, d in pairs]
 
