@@ -138,7 +138,7 @@ sys.exit(cli.main({words!r}))
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_file_properly(film: Film, tmp_path: Path, number: int) -> None:
-    source, target = film(frames=400), tmp_path / "out.mp4"
+    source, target = film(frames=200), tmp_path / "out.mp4"
     program = PROGRAM.format(tests=str(Path(__file__).parent), words=["enhance", str(source), "-o", str(target)])
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -153,7 +153,7 @@ def test_a_signal_finishes_the_file_properly(film: Film, tmp_path: Path, number:
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped early" in told
-    assert 1 <= pictures(target) < 400
+    assert 1 <= pictures(target) < 200
     assert list(tmp_path.glob(".part-*")) == []
 
 
