@@ -32,7 +32,9 @@ def associate(
     near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
     growth = np.abs(np.log(sizes)[:, None] - np.log(found_sizes))
     cost = near + 0.7 * growth + handicap[:, None]
-    gated = np.where((near < np.where(fresh, reach, 0.7)[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None]), cost, _FAR)
+    gated = np.where(
+        (near < np.where(fresh, reach, 0.7)[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None]), cost, _FAR
+    )
     everyone = np.ones(len(centres), bool)
     pairs = _assign(gated, everyone, confident)
     if len(pairs) == len(centres) or len(pairs) == len(found):

@@ -122,7 +122,7 @@ class Tracker:
 
     def cut(self) -> Final:
         """End the scene: return all pictures that are pending, and forget all faces."""
-        done = self._hand_out(len(self._pending), over=True)
+        done = self._hand_out(len(self._pending))
         self._reset()
         return done
 
@@ -200,15 +200,15 @@ class Tracker:
         now = pending[-1].clock
         if lag and now - pending[0].clock < 1.5 * lag:
             return []
-        return self._hand_out(sum(now - p.clock >= lag for p in pending), over=False)
+        return self._hand_out(sum(now - p.clock >= lag for p in pending))
 
-    def _hand_out(self, count: int, over: bool) -> Final:
+    def _hand_out(self, count: int) -> Final:
         if not count:
             return []
         out: Final = []
         steps = self._poses.bank.steps
         boxes, landmarks = self._poses.smooth(len(steps) - len(self._pending), count)
-        now, bridge, fade = self._clock.now, np.inf if over else self._bridge, self.options.fade
+        now, bridge, fade = self._clock.now, self._bridge, self.options.fade
         lives = sorted(self._lives + self._gone, key=lambda life: life.id)
         for k in range(count):
             time, clock = self._pending.popleft()
