@@ -37,6 +37,7 @@ class EvalOptions:
     before: str = option("", "folder, picture or video from which the restored one was made", metavar="PATH")
     sheet: str = option("", "write a before | after | truth contact sheet", metavar="FILE")
     json: str = option("", "write all figures, pair by pair", metavar="FILE")
+    faces: bool = option(False, "judge only the faces, where the detector finds them in the truth")
     rows: int = option(12, "pairs on the contact sheet")
     side: int = option(256, "largest side of a picture on the contact sheet, in pixels")
 
@@ -235,6 +236,20 @@ def _pictures(path: Path) -> Iterator[Image]:
         raise MediaError(f"{path}: not a readable video ({error})") from error
 
 
+def faces_of(pairs: Iterable[Sample], detector: FaceFinder) -> Iterator[Sample]:
+    """The boxes of the faces that the detector finds in each truth, cut out of all its pictures."""
+    for sample in pairs:
+        height, width = sample.truth.shape[:2]
+        for number, face in enumerate(detector.detect([sample.truth])[0]):
+            x0, y0 = np.clip(np.floor(face.box[:2]).astype(int), 0, (width, height))
+            x1, y1 = np.clip(np.ceil(face.box[2:]).astype(int), 0, (width, height))
+            if x1 - x0 < 16 or y1 - y0 < 16:
+                continue
+            cut = np.s_[y0:y1, x0:x1]
+            before = None if sample.before is None else sample.before[cut]
+            yield Sample(f"{sample.name} face {number}", sample.restored[cut], sample.truth[cut], before)
+
+
 def evaluate(pairs: Iterable[Sample], detector: FaceFinder | None = None) -> Evaluation:
     """Measure every pair; with a detector also how far the restoration moved the landmarks. Keeps figures only."""
     evaluation = Evaluation()
@@ -282,9 +297,14 @@ def run_evaluation(options: EvalOptions, detector: FaceFinder | None = None) -> 
     Raises MediaError as `samples` does, and if a file can't be written.
     """
     shown: list[Sample] = []
+    pairs = samples(options.restored, options.truth, options.before or None)
+    if options.faces:
+        if detector is None:
+            raise OptionsError("--faces: needs a detector")
+        pairs = faces_of(pairs, detector)
 
     def kept() -> Iterator[Sample]:
-        for sample in samples(options.restored, options.truth, options.before or None):
+        for sample in pairs:
             if options.sheet and len(shown) < options.rows:
                 shown.append(sample)
             yield sample

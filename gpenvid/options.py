@@ -7,7 +7,7 @@ dashes unless `flags` says otherwise.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gpenvid.errors import OptionsError
@@ -45,10 +45,13 @@ class ReaderOptions:
 class DetectorOptions:
     """How faces are found."""
 
-    detector: str = option(
-        "auto", "face detector: auto, retinaface_resnet50, retinaface_mobile0.25, or a file", metavar="NAME"
+    detector_model: str = option(
+        "auto",
+        "face detector: auto, a name from `gpenvid weights list`, or a file",
+        flags=("--detector",),
+        metavar="NAME",
     )
-    threshold: float = option(0.6, "least score of a detection, 0 to 1")
+    threshold: float = option(0.3, "least score of a detection, 0 to 1; weak ones only continue a track")
     detect_size: int = option(640, "longer side in pixels of the copy in which faces are searched; 0 for full size")
     max_faces: int = option(0, "restore at most this many faces a picture, largest first; 0 for all")
 
@@ -68,6 +71,7 @@ class TrackerOptions:
     confirm: float = option(0.1, "seconds for which a face must be seen before it counts as one")
     fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
     memory: float = option(2.0, "seconds after which a lost face is forgotten")
+    stability: float = option(50.0, "how strongly flicker of the restoration is damped, 0 to 100")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
@@ -76,6 +80,7 @@ class TrackerOptions:
         _require(0 <= self.confirm <= 2, "confirm", self.confirm, "0 to 2 seconds")
         _require(0 <= self.fade <= 2, "fade", self.fade, "0 to 2 seconds")
         _require(0 <= self.memory <= 60, "memory", self.memory, "0 to 60 seconds")
+        _require(0 <= self.stability <= 100, "stability", self.stability, "0 to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,11 +122,17 @@ class PasteOptions:
 
     blend: float = option(100.0, "share of the restored face in percent, 0 to 100", flags=("--blend", "--alpha"))
     min_face: float = option(16.0, "leave faces smaller than this many pixels alone")
+    mask: str = option(
+        "soft",
+        "what is pasted: the middle of the crop with a soft edge, or what facexlib's ParseNet takes for face",
+        choices=("soft", "parsed"),
+    )
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
         _require(0 <= self.blend <= 100, "blend", self.blend, "0 to 100")
         _require(self.min_face >= 0, "min_face", self.min_face, "0 or more")
+        _require(self.mask in ("soft", "parsed"), "mask", self.mask, "soft or parsed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,5 +152,42 @@ class EncoderOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
+        _require(self.crf is None or 0 <= self.crf <= 63, "crf", self.crf, "0 to 63")
         for item in self.encoder_options:
             _require("=" in item, "encoder_option", item, "KEY=VALUE")
+
+
+STAGES: dict[str, type] = {
+    "reader": ReaderOptions,
+    "detector": DetectorOptions,
+    "tracker": TrackerOptions,
+    "weights": WeightsOptions,
+    "restorer": RestorerOptions,
+    "paste": PasteOptions,
+    "encoder": EncoderOptions,
+}
+"""The options classes in the order in which a picture passes the stages."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Every choice of one job, a dataclass per stage."""
+
+    reader: ReaderOptions = field(default_factory=ReaderOptions)
+    detector: DetectorOptions = field(default_factory=DetectorOptions)
+    tracker: TrackerOptions = field(default_factory=TrackerOptions)
+    weights: WeightsOptions = field(default_factory=WeightsOptions)
+    restorer: RestorerOptions = field(default_factory=RestorerOptions)
+    paste: PasteOptions = field(default_factory=PasteOptions)
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+
+    @classmethod
+    def of(cls, **choices: Any) -> Options:
+        """Sort keywords by stage: `Options.of(codec="libx265", lag=0)`. Raises OptionsError for an unknown name."""
+        stages = {}
+        for stage, options in STAGES.items():
+            names = {each.name for each in fields(options)}
+            stages[stage] = options(**{name: choices.pop(name) for name in names & choices.keys()})
+        if choices:
+            raise OptionsError(f"{', '.join(sorted(choices))}: no such option")
+        return cls(**stages)

@@ -10,10 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gpenvid"
 
 # What each room may import from gpenvid. Longest prefix wins; a room may always import itself.
-BASE = {"errors", "types", "options"}
+BASE = {"errors", "types", "options", "device"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
+    "device": {"errors"},
     "options": {"errors"},
     "weights": {"errors"},
     "metrics": BASE,
@@ -21,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "media": BASE,
     "faces": BASE | {"weights"},
     "gpen": BASE | {"weights"},
-    "enhancer": BASE | {"weights", "faces", "gpen", "media"},
+    "enhancer": BASE | {"weights", "faces", "gpen", "media", "report"},
     "run": BASE | {"weights", "faces", "gpen", "media", "enhancer", "stages", "report", "__init__"},
     "report": BASE,
 }

@@ -15,13 +15,14 @@ import torch
 from gpenvid.errors import WeightsError
 from gpenvid.gpen.arch import Architecture, Discriminator, FullGenerator
 from gpenvid.gpen.checkpoint import (
+    GENERATOR_KEYS,
     empty_network,
-    find_state_dict,
     infer_architecture,
     infer_discriminator,
     load_discriminator,
     load_generator,
 )
+from gpenvid.weights import find_state_dict
 
 MANIFEST: dict[str, dict[str, Any]] = json.loads(
     gzip.decompress((Path(__file__).parent / "golden" / "gpen_state_dict_manifest.json.gz").read_bytes())
@@ -209,4 +210,4 @@ def test_a_state_dict_that_is_almost_right_is_refused(
 )
 def test_what_is_not_a_state_dict_is_told(content: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
-        find_state_dict(content)
+        find_state_dict(content, GENERATOR_KEYS)

@@ -17,7 +17,6 @@ from gpenvid.gpen.restorer import (
     PRECISIONS,
     GpenRestorer,
     Restorer,
-    find_device,
     from_network,
     load_restorer,
     to_network,
@@ -190,32 +189,6 @@ def test_half_precision_gives_nearly_the_same_pixels(weights_file: Path, precisi
     restorer = load_restorer(weights_file, device="cpu", precision=precision)
     assert restorer.network.compute_dtype == PRECISIONS[precision]
     assert np.abs(restorer.restore(faces(2)) - exact).max() <= tolerance
-
-
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [
-        ("gpu", "device gpu: must be auto, cpu, cuda, cuda:N or mps"),
-        ("cuda:x", "device cuda:x: must be auto, cpu, cuda, cuda:N or mps"),
-        ("cuda:1", "device cuda:1: PyTorch sees no CUDA GPU; use --device cpu"),
-        ("mps", "device mps: this PyTorch or machine has no Metal GPU; use --device cpu"),
-    ],
-)
-def test_devices_that_are_not_there_are_told(monkeypatch: pytest.MonkeyPatch, device: str, message: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(DeviceError) as caught:
-        find_device(device)
-    assert str(caught.value) == message
-    assert find_device("auto") == torch.device("cpu")
-
-
-def test_cuda_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [find_device(name) for name in ("auto", "cuda:1")] == [torch.device("cuda"), torch.device("cuda:1")]
-    with pytest.raises(DeviceError, match=r"^device cuda:2: the last CUDA GPU is cuda:1$"):
-        find_device("cuda:2")
 
 
 def test_nonsense_is_refused(weights_file: Path, tmp_path: Path) -> None:

@@ -1,164 +1,242 @@
-"""How still and how true: the tracker against raw detections and other ways to smooth them, on known motion."""
+"""How still, how true and who is who: the tracker against raw detections and other trackers and smoothers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import contextlib
+import importlib.util
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from facexlib.tracking.sort import SORT
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
-from gpenvid.faces import geometry
+from gpenvid import metrics
+from gpenvid.bench.motions import MOTIONS, Crowd, Motion, Seen, crowd, detect, motion
 from gpenvid.faces.track import Tracker
 from gpenvid.options import TrackerOptions
-from gpenvid.types import Face
+from gpenvid.types import Face, Track
 
 Real = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-
-SPREAD = 70.0
-"""The spread |b| of the faces' landmarks in pixels: a box of 119 x 147."""
+Points = NDArray[np.float64]
 
 
-@dataclass(slots=True)
-class Motion:
-    """One face that moves as known. times (T,); channels (T, 7), see `geometry`; cuts: pictures that start a scene."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table to print: a title, the names of the columns, the rows."""
 
-    times: Real
-    channels: Complex
-    cuts: list[int] = field(default_factory=list)
-    jumps: list[int] = field(default_factory=list)
-
-    def truth(self) -> tuple[Real, Complex]:
-        """Boxes (T, 4) and landmarks (T, 5)."""
-        return geometry.decode(self.channels)
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str | float, ...]]
 
 
-def motion(name: str, seconds: float = 10.0, seed: int = 0) -> Motion:
-    """Return one of `MOTIONS` at 25 pictures a second (variable: 15 to 60)."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(round(seconds * 25)) / 25
-    if name == "variable rate":
-        t = np.cumsum(rng.choice([1 / 60, 1 / 30, 1 / 25, 1 / 15], len(t)))
-    place, log_scale, roll = np.zeros_like(t) + 0j, 0 * t, 0 * t
-    cuts: list[int] = []
-    jumps: list[int] = []
-    shape = 0.03 * (rng.standard_normal(3) + 1j * rng.standard_normal(3)) * np.ones((len(t), 1))
-    if name == "slow pan":
-        place = 40 * t + 8j * t
-    elif name in ("shake", "variable rate"):
-        place = 10 * np.sin(4 * np.pi * t + 0.3) + 0j
-    elif name == "zoom and roll":
-        log_scale, roll = 0.5 * np.sin(2 * np.pi * t / 6), 0.4 * np.sin(2 * np.pi * t / 4)
-    elif name == "jumps":
-        jumps = [60, 131, 190]
-        for k, (i, by) in enumerate(zip(jumps, (120 + 30j, -60 - 80j, 35 + 10j), strict=True)):
-            place[i:] += by + 0 * k
-    elif name == "cuts":
-        cuts = [60, 131, 190]
-        for i, by in zip(cuts, (220 + 30j, -160 - 80j, 10 + 10j), strict=True):
-            place[i:] += by
-            log_scale[i:] += 0.3 * (1 if by.real > 0 else -1)
-    elif name == "walk and stop":
-        speed = 60 * ((t % 4) < 2) * np.where((t % 8) < 4, 1, -1)
-        place = np.cumsum(speed) / 25 + 3j * np.sin(2 * np.pi * 1.8 * t) * (speed != 0)
-    elif name == "turning head":
-        shape = shape + np.outer(0.25 * np.sin(2 * np.pi * t / 3), [1, 0.4, 0.2])
-        place = 12 * np.sin(2 * np.pi * t / 3) + 0j
-    elif name != "still":
-        raise ValueError(f"no motion is called {name!r}")
-    box = np.tile([-0.02 - 0.06j, np.log(1.7) + 1j * np.log(2.1)], (len(t), 1))
-    log_b = np.log(SPREAD) + log_scale + 1j * roll
-    channels = np.concatenate([(400 + 300j + place)[:, None], log_b[:, None], shape, box], 1)
-    return Motion(t, channels, cuts, jumps)
-
-
-MOTIONS = (
-    "still",
-    "slow pan",
-    "shake",
-    "zoom and roll",
-    "jumps",
-    "cuts",
-    "variable rate",
-    "walk and stop",
-    "turning head",
-)
-
-
-@dataclass(slots=True)
-class Seen:
-    """What a detector makes of a motion: raw landmarks (T, 5) and boxes (T, 4), which pictures have one, which are off."""
-
-    boxes: Real
-    landmarks: Complex
-    found: NDArray[np.bool_]
-    outlier: NDArray[np.bool_]
-    scores: Real
-
-    def faces(self, k: int) -> list[Face]:
-        """The detections of picture k."""
-        if not self.found[k]:
-            return []
-        points = np.stack([self.landmarks[k].real, self.landmarks[k].imag], -1).astype(np.float32)
-        return [Face(self.boxes[k].astype(np.float32), points, float(self.scores[k]))]
-
-
-def detect(
-    moving: Motion, noise: float = 1.0, gaps: float = 0.05, outliers: float = 0.03, slips: float = 0.0, seed: int = 1
-) -> Seen:
-    """Detect a motion with `noise` pixels on every coordinate, a share of misses, outliers and slips.
-
-    An outlier throws one landmark, all landmarks independently, or all alike, by 15 to 60 pixels, and leaves the box;
-    a slip moves box and landmarks alike. No first picture of a scene is missed or off.
-    """
-    rng = np.random.default_rng(seed)
-    boxes, landmarks = moving.truth()
-    T = len(landmarks)
-    landmarks = landmarks + noise * (rng.standard_normal((T, 5)) + 1j * rng.standard_normal((T, 5)))
-    boxes = boxes + 1.5 * noise * rng.standard_normal((T, 4))
-    found = rng.random(T) >= gaps
-    dice = rng.random(T)
-    outlier = dice < outliers + slips
-    special = [0, T - 1, *moving.cuts, *moving.jumps]
-    found[[0, *moving.cuts]] = True
-    outlier[special] = False
-    for k in np.flatnonzero(outlier):
-        off = rng.uniform(15, 60, 5) * np.exp(2j * np.pi * rng.random(5))
-        kind = rng.integers(3)
-        if dice[k] >= outliers:
-            landmarks[k] += off[0]
-            boxes[k] += np.array([off[0].real, off[0].imag] * 2)
-        elif kind == 0:
-            landmarks[k, rng.integers(5)] += off[0]
-        else:
-            landmarks[k] += off if kind == 1 else off[0]
-    return Seen(boxes, landmarks, found, outlier, np.full(T, 0.95))
-
-
-def follow(moving: Motion, seen: Seen, options: TrackerOptions) -> Complex:
-    """Run the tracker; return its landmarks (T, 5), NaN where it shows nothing."""
-    tracker = Tracker(options)
-    done = []
-    for k, time in enumerate(moving.times):
-        done += tracker.update(seen.faces(k), float(time), cut=k in moving.cuts)
-    done += tracker.flush()
-    out = np.full((len(moving.times), 5), np.nan + 0j)
-    for k, (_, tracks) in enumerate(done):
+def follow(moving: Motion, seen: Seen, options: TrackerOptions) -> Points:
+    """Run the tracker; return its landmarks (T, 5, 2), NaN where it shows nothing."""
+    out = np.full((len(moving.times), 5, 2), np.nan)
+    for k, tracks in enumerate(_tracks(lambda k: seen.faces(k), moving.times, moving.cuts, options)):
         for track in tracks[:1]:
-            out[k] = track.face.landmarks[:, 0] + 1j * track.face.landmarks[:, 1]
+            out[k] = track.face.landmarks
     return out
 
 
-def errors(truth: Complex, estimate: Complex, breaks: list[int]) -> tuple[float, float, float]:
-    """Return the RMS position error and RMS acceleration error per coordinate, and the peak position error, in pixels."""
-    e = estimate - truth
-    a = e[2:] - 2 * e[1:-1] + e[:-2]
-    return (
-        float(np.sqrt(np.nanmean(np.abs(e) ** 2) / 2)),
-        float(np.sqrt(np.nanmean(np.abs(a) ** 2) / 2)),
-        float(np.nanmax(np.abs(e))),
-    )
+def _tracks(
+    detections: Callable[[int], list[Face]], times: Real, cuts: list[int], options: TrackerOptions
+) -> list[list[Track]]:
+    tracker = Tracker(options)
+    done = []
+    for k, now in enumerate(times):
+        done += tracker.update(detections(k), float(now), cut=k in cuts)
+    return [tracks for _, tracks in done + tracker.flush()]
 
 
-Smoother = Callable[[Motion, Seen], Complex]
+def _raw(moving: Motion, seen: Seen) -> Points:
+    points = np.stack([seen.landmarks.real, seen.landmarks.imag], -1)
+    return np.where(seen.found[:, None, None], points, np.nan)
+
+
+def _filled(points: Points) -> Points:
+    """Interpolate where nothing was seen."""
+    known = ~np.isnan(points[:, 0, 0])
+    flat = points.reshape(len(points), -1)
+    index = np.arange(len(points))
+    return np.stack([np.interp(index, index[known], column[known]) for column in flat.T], 1).reshape(points.shape)
+
+
+def _gaussian(moving: Motion, seen: Seen) -> Points:
+    """What KEEP does: a Gaussian of five pictures over the clip."""
+    return np.asarray(gaussian_filter1d(_filled(_raw(moving, seen)), 5, axis=0))
+
+
+def _one_euro(moving: Motion, seen: Seen, least: float = 1.0, beta: float = 0.007) -> Points:
+    """The One Euro filter (Casiez et al. 2012) of every coordinate, with its authors' parameters."""
+    points = _raw(moving, seen)
+    out = np.full_like(points, np.nan)
+    value, speed, last = points[0], np.zeros((5, 2)), moving.times[0]
+    for k, now in enumerate(moving.times):
+        if k and not np.isnan(points[k, 0, 0]):
+            dt, last = now - last, now
+            speed = speed + _share(np.full((5, 2), 1.0), dt) * ((points[k] - value) / dt - speed)
+            value = value + _share(least + beta * np.abs(speed), dt) * (points[k] - value)
+        out[k] = value
+    return out
+
+
+def _share(cutoff: Real, dt: float) -> Real:
+    """The weight of the new value in a first-order low-pass of a cutoff in Hz."""
+    return 1 / (1 + 1 / (2 * np.pi * cutoff * dt))
+
+
+class _Detections(np.ndarray):
+    """An array that SORT may ask whether it is the empty list, which numpy 2 refuses to answer."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:  # type: ignore[override]
+        return len(self) == 0
+
+    def __ne__(self, other: object) -> bool:  # type: ignore[override]
+        return len(self) > 0
+
+
+def _run_sort(detections: Iterable[Real]) -> Iterator[Real]:
+    """Run facexlib's SORT, silenced, over detections (N, 5) per picture; gives (K, 5) boxes and ids."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        tracker = SORT()
+        for found in detections:
+            dets = found.view(_Detections) if len(found) else []
+            yield np.asarray(tracker.update(dets, (10000, 10000), [None] * len(found), 1))
+
+
+def _sort(moving: Motion, seen: Seen) -> Points:
+    """facexlib's SORT, which tracks boxes: the landmarks are moved with the box."""
+    raw, out = _raw(moving, seen), np.full((len(moving.times), 5, 2), np.nan)
+    dets = (np.array([[*box, 0.95]])[: int(found)] for box, found in zip(seen.boxes, seen.found, strict=True))
+    for k, tracked in enumerate(_run_sort(dets)):
+        if len(tracked) and seen.found[k]:
+            box = seen.boxes[k]
+            out[k] = tracked[0, :2] + (raw[k] - box[:2]) * (tracked[0, 2:4] - tracked[0, :2]) / (box[2:] - box[:2])
+    return out
+
+
+METHODS: dict[str, Callable[[Motion, Seen], Points]] = {
+    "raw": _raw,
+    "SORT (facexlib)": _sort,
+    "Gaussian, sigma 5": _gaussian,
+    "One Euro": _one_euro,
+    "gpenvid, causal": lambda moving, seen: follow(moving, seen, TrackerOptions(lag=0)),
+    "gpenvid, look-ahead": lambda moving, seen: follow(moving, seen, TrackerOptions()),
+}
+
+
+def smoothing(title: str, seeds: int = 3, **faults: float) -> Table:
+    """Position, acceleration and peak errors of all methods on all motions: medians over seeds.
+
+    faults: of `detect`. Ratios are to the noise of a detection that is no outlier: 1 pixel, and 6^0.5 pixels per frame^2.
+    """
+    rows: list[tuple[str | float, ...]] = []
+    for name in MOTIONS:
+        for label, method in METHODS.items():
+            figures = []
+            for seed in range(seeds):
+                moving = motion(name, seed=seed)
+                truth = moving.truth()[1]
+                truth = np.stack([truth.real, truth.imag], -1)
+                points = method(moving, detect(moving, seed=seed + 100, **faults))
+                error = metrics.acceleration_error(points, truth)
+                figures.append(
+                    (metrics.position_error(points, truth), 6**0.5 / error, metrics.peak_error(points, truth))
+                )
+            rows.append((name, label, *(float(x) for x in np.median(figures, 0))))
+    return Table(title, ("motion", "method", "position x raw", "acceleration raw / x", "peak px"), rows)
+
+
+def identity(counts: tuple[int, ...] = (2, 4, 6, 10), seeds: int = 2) -> Table:
+    """IDF1, HOTA and identity switches (TrackEval) on crowds, of SORT and of the tracker with and without look-ahead."""
+    header = ("faces", "method", "IDF1", "HOTA", "switches")
+    rows: list[tuple[str | float, ...]] = []
+    if importlib.util.find_spec("trackeval") is None:
+        return Table("Identity (needs trackeval)", header, rows)
+    for count in counts:
+        scenes = [crowd(count, seed=seed) for seed in range(seeds)]
+        for label, method in (
+            ("SORT (facexlib)", _sort_crowd),
+            ("gpenvid, causal", lambda scene: _follow_crowd(scene, TrackerOptions(lag=0))),
+            ("gpenvid, look-ahead", lambda scene: _follow_crowd(scene, TrackerOptions())),
+        ):
+            figures = np.array([scores(scene, method(scene)) for scene in scenes])
+            rows.append((f"{count}", label, *figures[:, :2].mean(0).tolist(), float(figures[:, 2].sum())))
+    return Table("Identity: crossings, entries, exits, 30 % misses, 1 s occlusions", header, rows)
+
+
+Boxes = list[dict[int, Real]]
+"""Per picture, boxes (4,) by identity."""
+
+
+def _follow_crowd(scene: Crowd, options: TrackerOptions) -> Boxes:
+    tracks = _tracks(scene.detections, scene.faces[0].times, [], options)
+    return [{track.id: track.face.box.astype(np.float64) for track in picture} for picture in tracks]
+
+
+def _sort_crowd(scene: Crowd) -> Boxes:
+    pictures = (scene.detections(k) for k in range(len(scene.faces[0].times)))
+    dets = (np.array([[*face.box, face.score] for face in faces]).reshape(-1, 5) for faces in pictures)
+    return [{int(row[4]): row[:4] for row in tracked} for tracked in _run_sort(dets)]
+
+
+def scores(scene: Crowd, found: Boxes) -> tuple[float, float, int]:
+    """Return IDF1, HOTA and the number of identity switches, by TrackEval, over the faces that can be seen."""
+    from trackeval.metrics import CLEAR, HOTA, Identity
+
+    boxes = [face.truth()[0] for face in scene.faces]
+    ids = {identity: n for n, identity in enumerate(sorted({i for picture in found for i in picture}))}
+    data: dict[str, Any] = {"gt_ids": [], "tracker_ids": [], "similarity_scores": []}
+    for k, picture in enumerate(found):
+        here = [i for i, can in enumerate(scene.visible) if can[k]]
+        data["gt_ids"].append(np.array(here, int))
+        data["tracker_ids"].append(np.array([ids[i] for i in picture], int))
+        truth = np.array([boxes[i][k] for i in here]).reshape(-1, 4)
+        data["similarity_scores"].append(_iou(truth, np.array(list(picture.values())).reshape(-1, 4)))
+    data |= {"num_timesteps": len(found), "num_gt_ids": len(boxes), "num_tracker_ids": len(ids)}
+    data["num_gt_dets"] = sum(map(len, data["gt_ids"]))
+    data["num_tracker_dets"] = sum(map(len, data["tracker_ids"]))
+    with contextlib.redirect_stdout(io.StringIO()):
+        clear, hota, ident = (metric().eval_sequence(data) for metric in (CLEAR, HOTA, Identity))
+    return float(ident["IDF1"]), float(hota["HOTA"].mean()), int(clear["IDSW"])
+
+
+def _iou(a: Real, b: Real) -> Real:
+    sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
+    common = np.prod(np.maximum(sides, 0), -1)
+    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], 1), np.prod(b[:, 2:] - b[:, :2], 1)
+    iou: Real = common / (area_a[:, None] + area_b - common)
+    return iou
+
+
+def cost(faces: int = 10, pictures: int = 500) -> Table:
+    """Processor milliseconds a picture of the tracker, the best of five runs."""
+    scene = crowd(faces, seconds=pictures / 25, misses=0.05)
+    detections = [scene.detections(k) for k in range(pictures)]
+    rows: list[tuple[str | float, ...]] = []
+    for label, options in (("causal", TrackerOptions(lag=0)), ("look-ahead", TrackerOptions())):
+        best = np.inf
+        for _ in range(5):
+            start = time.process_time()
+            _tracks(detections.__getitem__, scene.faces[0].times, [], options)
+            best = min(best, time.process_time() - start)
+        rows.append((label, best / pictures * 1e3))
+    return Table(f"Cost with {faces} faces", ("method", "ms a picture"), rows)
+
+
+def run(seeds: int = 3) -> list[Table]:
+    """Measure everything."""
+    return [
+        smoothing("Noise of 1 px, nothing else", seeds, gaps=0, outliers=0),
+        smoothing("Noise of 1 px, 5 % missed, 3 % gross outliers", seeds),
+        smoothing("The same, and 1 % of the detections elsewhere as a whole", seeds, slips=0.01),
+        identity(),
+        cost(),
+    ]

@@ -47,6 +47,9 @@ TEMPLATE_GPEN: Float = np.array(
 BORDER = 26 / 512
 """The share of a crop along each edge that is never pasted, as in GPEN's demo."""
 
+CLEAN, NOISY = 1.5, 4.0
+"""Noise of a crop's finest band in codes (standard deviation): up to CLEAN all its detail counts as detail."""
+
 REPLACE_BELOW = 0.7
 """Region pixels per crop pixel up to which a restored face replaces the region altogether."""
 
@@ -132,10 +135,11 @@ def paste(region: Image, crop_in: Image, restored: Image, mask: Float, matrix: M
     mask: (S, S) in [0, 1]; matrix: region px -> crop px. Exactly zero outside the mask, give or take four pixels of the
     coarser grid.
 
-    Where the face is larger than the model, the difference restored - crop_in is enlarged and added, so the detail
-    above the model's resolution stays the region's own and an unchanged crop changes nothing. Where the face is
-    smaller, the restored face, reduced without aliasing, replaces the region. Between REPLACE_BELOW and 1 region pixel
-    per crop pixel one turns smoothly into the other.
+    Where the face is smaller than the model, the restored face, reduced without aliasing, replaces the region. Where it
+    is larger, the difference restored - crop_in is enlarged and added, and the band above the model's resolution stays
+    the region's own, as far as the network let the finest band that it can see pass (`passed`): detail of a sharp face
+    stays, noise goes, and an unchanged crop changes nothing. Between REPLACE_BELOW and 1 region pixel per crop pixel
+    one turns smoothly into the other.
     """
     height, width = region.shape[:2]
     delta = np.zeros((height, width, 3), np.float32)
@@ -144,15 +148,40 @@ def paste(region: Image, crop_in: Image, restored: Image, mask: Float, matrix: M
         return delta
     x0, y0, x1, y1 = bounds
     back, shape = _inverse(localize(matrix, x0, y0)), (x1 - x0, y1 - y0)
-    keep = detail_kept(matrix)
-    change = np.asarray(cv2.addWeighted(restored, 1.0, crop_in, -keep, 0.0, dtype=cv2.CV_32F))
+    large = detail_kept(matrix)
+    kept = large * passed(crop_in, restored) if large else np.zeros_like(mask)
+    change = cv2.subtract(restored, cv2.multiply(crop_in, cv2.merge([kept] * 3), dtype=cv2.CV_32F), dtype=cv2.CV_32F)
     change = _resample(np.asarray(cv2.multiply(change, cv2.merge([mask] * 3))), back, shape, cv2.BORDER_CONSTANT)
-    if keep < 1:
-        weight = _resample(mask, back, shape, cv2.BORDER_CONSTANT)
-        replaced = cv2.multiply(cv2.merge([weight] * 3), region[y0:y1, x0:x1], scale=keep - 1.0, dtype=cv2.CV_32F)
-        change = np.asarray(cv2.add(change, replaced, change))
+    if kept.min() < 1:
+        weight = _resample(mask * (1 - kept), back, shape, cv2.BORDER_CONSTANT)
+        replaced = cv2.multiply(cv2.merge([weight] * 3), region[y0:y1, x0:x1], dtype=cv2.CV_32F)
+        change = np.asarray(cv2.subtract(change, replaced, change))
     delta[y0:y1, x0:x1] = change
     return delta
+
+
+def passed(crop_in: Image, restored: Image) -> Float:
+    """Say how much of the detail above the model's resolution should stay: (S, S) float32 in [0, 1], smooth.
+
+    crop_in, restored: (S, S, 3) uint8. For a clean crop 1. The noisier the crop (by the median deviation of its finest
+    band, between CLEAN and NOISY), the more it is the local regression of the restored face's finest band on the
+    crop's, the gain of a Wiener filter: 1 where the network left or strengthened what it saw, near 0 where it took it
+    for noise. Exactly 1 where the network changed nothing.
+    """
+    seen, shown = (_finest(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)) for face in (crop_in, restored))
+    noise = float(np.median(np.abs(seen))) / 0.6745
+    noisy = min(max((noise - CLEAN) / (NOISY - CLEAN), 0.0), 1.0)
+    if noisy == 0:
+        return np.ones_like(seen)
+    reach = crop_in.shape[0] / 40
+    both, own = (cv2.GaussianBlur(seen * other, (0, 0), reach) for other in (shown, seen))
+    gain = np.clip((both + 1.0) / (own + 1.0), 0.0, 1.0)
+    return np.asarray(1 - noisy * (1 - gain), np.float32)
+
+
+def _finest(gray: Float) -> Float:
+    """Take out all but the upper half of the band."""
+    return np.asarray(gray - cv2.GaussianBlur(gray, (0, 0), 1.0))
 
 
 def detail_kept(matrix: Matrix) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -14,29 +16,32 @@ _FAR = 1e6
 
 
 def associate(
-    centres: Complex, sizes: Real, reach: Real, lost: Real, handicap: Real, fresh: Flags,
-    found: Complex, found_sizes: Real, confident: Flags,
+    centres: Complex, sizes: Real, reach: Real, handicap: Real, fresh: Flags,
+    found: Complex, found_sizes: Real, confident: Flags, alike: Callable[[], Flags],
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Pair faces with detections; returns (face, detection) indices.
 
-    Faces (T,): predicted centres and sizes in pixels, the reach in which each is searched, in sizes, the seconds since it
-    was seen, a handicap against faces that aren't certain, and whether it was seen just now. Detections (D,): centres,
+    Faces (T,): predicted centres and sizes in pixels, the reach in which each is searched, in sizes, a handicap against
+    faces that aren't certain, and whether it was seen just now. Detections (D,): centres,
     sizes, and whether each is a confident one.
 
     The two stages are ByteTrack's (Zhang et al. 2022): what the confident detections leave over may be found by weak
-    ones. A third one lets a face jump, by a knock against the camera or an edit within the shot, if its size stays.
+    ones. A third one lets a face jump, by a knock against the camera, an edit within the shot or a turn while hidden,
+    if it stays `alike` (T, D), which is asked for only then.
     """
     near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
     growth = np.abs(np.log(sizes)[:, None] - np.log(found_sizes))
     cost = near + 0.7 * growth + handicap[:, None]
-    gated = np.where((near < reach[:, None]) & (growth < 0.5 + 0.3 * lost[:, None]), cost, _FAR)
+    gated = np.where(
+        (near < np.where(fresh, reach, 0.7)[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None]), cost, _FAR
+    )
     everyone = np.ones(len(centres), bool)
     pairs = _assign(gated, everyone, confident)
     if len(pairs) == len(centres) or len(pairs) == len(found):
         return pairs
     pairs += _assign(gated, _without(fresh, [i for i, _ in pairs]), ~confident)
-    leaps = np.where((near < 4) & (growth < 0.3), cost, _FAR)
-    left = _without(fresh, [i for i, _ in pairs])
+    leaps = np.where((near < np.where(fresh, 2, 1 + reach)[:, None]) & alike(), cost, _FAR)
+    left = _without(everyone, [i for i, _ in pairs])
     return pairs + _assign(leaps, left, _without(confident, [j for _, j in pairs]))
 
 

@@ -26,13 +26,19 @@ DOUBTS = 3
 """So many detections in a row that contradict the past, and the past is let go."""
 
 
-@dataclass(frozen=True, slots=True)
+REGAIN = 0.3
+"""Seconds unseen, after which a face must be seen twice to be believed to be back."""
+
+
+@dataclass(slots=True)
 class _Leap:
     """A jump that may yet turn out to have been a detector's slip."""
 
     taken: int  # pictures taken before it
     clock: float
     before: Complex  # (3,) position, velocity and acceleration of the centre then
+    last: tuple[float, Complex, complex]  # seconds since it was seen, what it was like, its course
+    confirmed: bool = False  # by a detection that followed it
 
 
 class Poses:
@@ -49,6 +55,9 @@ class Poses:
         self.clock = 0.0
         self._taken = 0
         self._unit = np.ones(0)  # |b| of each slot, in pixels
+        self._lost = np.zeros(0)  # seconds since each was seen
+        self._last = np.zeros((0, CHANNELS), np.complex128)  # what each was like then
+        self._course = np.zeros(0, np.complex128)  # its velocity then, over half a second
         self._doubts = np.zeros(0, np.intp)
         self._leaps: dict[int, list[_Leap]] = {}
         self._now = np.zeros((3, 0, CHANNELS), np.complex128)
@@ -58,22 +67,37 @@ class Poses:
     def predict(self, dt: float) -> None:
         """Advance by dt seconds. `centres` (slots,), `sizes` (slots,) and `unsure` (slots,) then say where faces are."""
         self.clock += dt
+        self._lost += dt
         self._mean, self._variance = self.bank.predict(max(dt, 1e-4), self._scale(self._unit))
+        for slot, leaps in list(self._leaps.items()):
+            if self.clock - leaps[-1].clock > self.patience:
+                if not leaps[-1].confirmed:
+                    self._take_back(slot, leaps[-1])
+                del self._leaps[slot]
 
     @property
     def centres(self) -> Complex:
         """Where each slot's face should be now, (slots,), in pixels."""
-        return self._mean[:, 0]
+        return np.where(self._lost > 0.12, self._last[:, 0] + self._course * self._lost, self._mean[:, 0])
 
     @property
     def sizes(self) -> Real:
         """How large each slot's face was, the geometric mean of its box's sides, (slots,), in pixels."""
-        return self._unit * box_size(self._now[0])
+        return np.exp(self._last[:, 1].real) * box_size(self._last)
 
     @property
     def unsure(self) -> Real:
         """The standard deviation of `centres`, (slots,), in pixels."""
         return np.sqrt(self._variance[:, 0])
+
+    def alike(self, slots: list[int], seen: Sighting) -> NDArray[np.bool_]:
+        """Return (slots, detections): whether size, shape and box of a detection are those of the face in a slot."""
+        here, found = self._last[slots, None], seen.channels[None]
+        shape = np.abs(here[..., 2:5] - found[..., 2:5]).max(-1) * self._unit[slots, None]
+        frame = np.abs(here[..., 5:] - found[..., 5:]).max(-1)
+        size = np.abs((here[..., 1] - found[..., 1]).real)
+        alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.15)
+        return alike
 
     def take(self, slots: list[int], seen: Sighting, which: list[int]) -> None:
         """Take in what was seen of the faces in slots: the detections of those indices. Others weren't seen."""
@@ -85,6 +109,8 @@ class Poses:
             z[:, 1] += 2j * np.pi * np.round((expected[:, 1] - z[:, 1]).imag / (2 * np.pi))
             R = _noise(unit, seen.scores[which])
             off = self.bank.surprise(slots, z, R)
+            for i in np.flatnonzero(self._lost[slots] > REGAIN):
+                self._note_leap(slots[i])
             strange = doubted | (off[:, :2].max(1) > 6) | (off[:, 2:5].max(1) > 4)
             for slot in self._leaps:
                 strange |= np.equal(slots, slot)
@@ -98,6 +124,11 @@ class Poses:
         self._taken += 1
         self._now = self.bank.state()
         self._unit = np.exp(np.clip(self._now[0, :, 1].real, -5, 10))
+        if slots:
+            share = -np.expm1(-self._lost[slots] / 0.4)
+            self._course[slots] += share * (self._now[1, slots, 0] - self._course[slots])
+            self._last[slots] = self._now[0, slots]
+            self._lost[slots] = 0
 
     def start(self, seen: Sighting, which: int) -> int:
         """Begin to follow a detection, after `take`; returns its slot."""
@@ -109,8 +140,10 @@ class Poses:
         slot = self.bank.claim(z, spread)
         more = self.bank.slots - len(self._unit)
         self._unit, self._doubts = np.pad(self._unit, (0, more), constant_values=1), np.pad(self._doubts, (0, more))
-        self._now = np.pad(self._now, ((0, 0), (0, more), (0, 0)))
-        self._unit[slot], self._doubts[slot] = unit[0], 0
+        self._lost, self._course = np.pad(self._lost, (0, more)), np.pad(self._course, (0, more))
+        self._now, self._last = np.pad(self._now, ((0, 0), (0, more), (0, 0))), np.pad(self._last, ((0, more), (0, 0)))
+        self._unit[slot], self._doubts[slot], self._lost[slot] = unit[0], 0, 0
+        self._last[slot], self._course[slot] = z, 0
         self._now[:, slot] = 0
         self._now[0, slot] = z
         return slot
@@ -156,8 +189,7 @@ class Poses:
         if not believed:
             return self._fall_back(slot, z, R, box)
         if jumps:
-            leap = _Leap(self._taken, self.clock, self._now[:, slot, 0].copy())
-            self._leaps.setdefault(slot, []).append(leap)
+            self._note_leap(slot)
         if jumps or tired:
             spread = UNKNOWN if tired else UNKNOWN * _JUMP
             self.bank.loosen(slot, np.concatenate([spread[:, :1] * unit**2, spread[:, 1:]], 1))
@@ -172,22 +204,33 @@ class Poses:
         believed: bool = self.bank.surprise([slot], z[None], R[None])[0, 0] < 4
         return believed
 
+    def _note_leap(self, slot: int) -> None:
+        last = float(self._lost[slot]), self._last[slot].copy(), complex(self._course[slot])
+        leap = _Leap(self._taken, self.clock, self._now[:, slot, 0].copy(), last)
+        self._leaps.setdefault(slot, []).append(leap)
+
+    def _take_back(self, slot: int, leap: _Leap) -> None:
+        """Undo what was taken in since before a leap."""
+        self.bank.retract(slot, self._taken - leap.taken)
+        lost, self._last[slot], self._course[slot] = leap.last
+        self._lost[slot] = lost + self.clock - leap.clock
+
     def _came_back(self, slot: int, z: Complex) -> bool:
         """A face that jumped and is back where it came from never jumped: take those detections back."""
-        recent = [leap for leap in self._leaps.pop(slot, []) if self.clock - leap.clock <= self.patience]
-        for k, leap in reversed(list(enumerate(recent))):
+        leaps = self._leaps.pop(slot, [])
+        for k, leap in reversed(list(enumerate(leaps))):
             passed = self.clock - leap.clock
             position, velocity, acceleration = leap.before
             off = abs(z[0] - position - velocity * passed - acceleration * passed**2 / 2)
             if off < 0.5 * abs(z[0] - self._now[0, slot, 0]) and off < (0.1 + 2 * passed) * self._unit[slot]:
-                self.bank.retract(slot, self._taken - leap.taken)
-                recent = recent[:k]
-                break
-        else:
-            k = -1
-        if recent:
-            self._leaps[slot] = recent
-        return k >= 0
+                self._take_back(slot, leap)
+                if k:
+                    self._leaps[slot] = leaps[:k]
+                return True
+        if leaps:
+            leaps[-1].confirmed |= leaps[-1].taken < self._taken
+            self._leaps[slot] = leaps
+        return False
 
 
 def box_size(channels: Complex) -> Real:

@@ -23,6 +23,10 @@ _CONTEXT = 8
 """So many steps are kept beyond what is pending, for a jump to be taken back."""
 
 
+_LEAST = 0.05
+"""The strength to which a face has faded where it is detected for the last time."""
+
+
 class _Picture(NamedTuple):
     time: Time
     clock: float
@@ -50,7 +54,7 @@ class _Life:
             i += 1
         if i + 1 == len(times) and now - times[i] <= bridge:
             return 1.0
-        return (times[i] - clock) / fade if fade else float(clock <= times[i])
+        return (times[i] - clock) / fade + _LEAST if fade else float(clock <= times[i])
 
 
 class Clock:
@@ -118,7 +122,7 @@ class Tracker:
 
     def cut(self) -> Final:
         """End the scene: return all pictures that are pending, and forget all faces."""
-        done = self._hand_out(len(self._pending), over=True)
+        done = self._hand_out(len(self._pending))
         self._reset()
         return done
 
@@ -146,12 +150,12 @@ class Tracker:
         slots = [life.slot for life in lives]
         lost = np.array([now - life.times[-1] for life in lives])
         sizes = poses.sizes[slots]
-        reach = 0.5 + np.minimum(3 * poses.unsure[slots] / sizes + 0.5 * lost, 1.5)
+        reach = 0.5 + np.minimum(3 * np.minimum(poses.unsure[slots] / sizes, 0.2) + 0.8 * lost, 1.5)
         handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
         found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
         pairs = associate(
-            poses.centres[slots], sizes, reach, lost, handicap, lost <= self._bridge,
-            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident,
+            poses.centres[slots], sizes, reach, handicap, lost <= self._bridge,
+            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident, lambda: poses.alike(slots, seen),
         )  # fmt: skip
         return [(lives[i], d) for i, d in pairs]
 
@@ -196,15 +200,15 @@ class Tracker:
         now = pending[-1].clock
         if lag and now - pending[0].clock < 1.5 * lag:
             return []
-        return self._hand_out(sum(now - p.clock >= lag for p in pending), over=False)
+        return self._hand_out(sum(now - p.clock >= lag for p in pending))
 
-    def _hand_out(self, count: int, over: bool) -> Final:
+    def _hand_out(self, count: int) -> Final:
         if not count:
             return []
         out: Final = []
         steps = self._poses.bank.steps
         boxes, landmarks = self._poses.smooth(len(steps) - len(self._pending), count)
-        now, bridge, fade = self._clock.now, np.inf if over else self._bridge, self.options.fade
+        now, bridge, fade = self._clock.now, self._bridge, self.options.fade
         lives = sorted(self._lives + self._gone, key=lambda life: life.id)
         for k in range(count):
             time, clock = self._pending.popleft()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpenvid import weights
+from gpenvid.device import resolve_device
 from gpenvid.errors import DeviceError, OptionsError
 from gpenvid.gpen.arch import FullGenerator
 from gpenvid.gpen.checkpoint import load_generator
@@ -154,7 +154,7 @@ def load_restorer(
     """
     if precision not in ("auto", *PRECISIONS):
         raise OptionsError(f"--precision {precision}: must be auto, {', '.join(PRECISIONS)}")
-    place = find_device(device)
+    place = resolve_device(device)
     found = weights.resolve(name_or_path, "restorer", weights_dir=weights_dir, offline=offline)
     network = load_generator(found.path)
     if precision == "auto":
@@ -168,21 +168,3 @@ def load_restorer(
         name=found.name,
         sha256=found.sha256,
     )
-
-
-def find_device(name: str) -> torch.device:
-    """The device behind auto, cpu, cuda, cuda:N or mps. Raises DeviceError if it isn't there."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise DeviceError(f"device {name}: must be auto, cpu, cuda, cuda:N or mps")
-    if name == "mps" and not mps:
-        raise DeviceError("device mps: this PyTorch or machine has no Metal GPU; use --device cpu")
-    if name.startswith("cuda"):
-        if not cuda:
-            raise DeviceError(f"device {name}: PyTorch sees no CUDA GPU; use --device cpu")
-        index, count = int(name.partition(":")[2] or 0), torch.cuda.device_count()
-        if index >= count:
-            raise DeviceError(f"device {name}: the last CUDA GPU is cuda:{count - 1}")
-    return torch.device(name)

@@ -16,6 +16,7 @@ from gpenvid.weights.files import (
     status,
     verify,
 )
+from gpenvid.weights.reading import find_state_dict, read_checkpoint
 from gpenvid.weights.registry import Entry, Kind, entries, entry
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "entry",
     "fetch",
     "find",
+    "find_state_dict",
     "is_offline",
+    "read_checkpoint",
     "resolve",
     "search_path",
     "sha256_of",

@@ -1,0 +1,245 @@
+"""Throughput and memory of the media path and the whole pipeline, against the least that PyAV can do."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+
+from gpenvid.faces import align
+from gpenvid.media.reader import Reader
+from gpenvid.media.writer import Writer
+from gpenvid.options import EncoderOptions
+from gpenvid.run import enhance
+from gpenvid.types import Face, Image
+
+RATE = 25
+_MEASURE = """
+import sys
+from pathlib import Path
+from gpenvid.bench import media
+sys.stdout.write(str(media.peak_memory(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])))
+"""
+
+
+def run(
+    seconds: float = 10, size: tuple[int, int] = (1920, 1080), *, rounds: int = 3, preset: str = "veryfast"
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure; takes some minutes at the default size. Returns tables by title.
+
+    Throughput: pictures a second of a bare decode and encode, of Reader and Writer, and of the whole pipeline (decode,
+    small copy, tracker, encode) with an identity restorer when there is no face, in turns in this process with the same
+    encoder settings; ratio is the median of the rounds' ratios to bare (1 is as fast; the goal is 0.9), and cpu_ratio
+    the same of processor time, which a busy machine disturbs less.
+    Memory: peak bytes of a process that copies a clip of `seconds`, and of one six times as long, with Reader and
+    Writer alone and with the pipeline and one face a picture; and their ratio (the goal is within 5 %).
+    """
+    with tempfile.TemporaryDirectory(prefix="gpenvid-bench-") as folder:
+        short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
+        count = make_clip(short, seconds, size)
+        repeat_clip(short, long, 6)
+        return {
+            f"throughput, {count} pictures of {size[0]}x{size[1]}": _throughput(
+                short, Path(folder), count, rounds, preset
+            ),
+            f"peak memory, {seconds:g} s and {6 * seconds:g} s": _memory(short, long, Path(folder), preset),
+        }
+
+
+def make_clip(path: Path, seconds: float, size: tuple[int, int]) -> int:
+    """Write a clip of moving shapes and grain, with sound; returns its number of pictures."""
+    width, height = size
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    grain = rng.integers(-6, 7, (height, width + 64), np.int16)
+    count = max(1, round(seconds * RATE))
+    with av.open(str(path), "w") as container:
+        video = cast(
+            VideoStream, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "g": "25"})
+        )
+        video.codec_context.width, video.codec_context.height = size
+        video.codec_context.pix_fmt = "yuv420p"
+        sound = container.add_stream("aac", rate=48000)
+        base = 120 + 60 * np.sin(x / 97) * np.cos(y / 71)
+        for index in range(count):
+            shift = index * 7 % 64
+            luma = np.roll(base, 3 * index, axis=1) + grain[:, shift : shift + width]
+            frame = av.VideoFrame(width, height, "yuv420p")
+            for plane, values in zip(
+                frame.planes, (luma, x[::2, ::2] / width * 60 + 90, y[::2, ::2] / height * 60 + 90), strict=True
+            ):
+                rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+                rows[:, : plane.width] = values[: plane.height, : plane.width]
+            frame.pts, frame.time_base = index, Fraction(1, RATE)
+            container.mux(video.encode(frame))
+        for start in range(0, int(count / RATE * 48000) - 1024, 1024):
+            wave = np.sin(np.arange(start, start + 1024, dtype=np.float32) / 30).reshape(1, -1)
+            tone = av.AudioFrame.from_ndarray(np.repeat(wave, 2, axis=0), format="fltp", layout="stereo")
+            tone.sample_rate, tone.pts, tone.time_base = 48000, start, Fraction(1, 48000)
+            container.mux(sound.encode(tone))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+    return count
+
+
+def repeat_clip(source: Path, target: Path, times: int) -> None:
+    """The clip several times behind itself, without encoding anew."""
+    with av.open(str(target), "w") as output:
+        copies: dict[int, Any] = {}
+        ends: dict[int, int] = {}
+        for turn in range(times):
+            with av.open(str(source)) as container:
+                duration = Fraction(container.duration or 0, av.time_base)
+                for stream in container.streams:
+                    if stream.index not in copies:
+                        copies[stream.index] = output.add_stream_from_template(stream, opaque=True)
+                for packet in container.demux():
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    shift = round(turn * duration / packet.time_base)
+                    packet.pts += shift
+                    packet.dts = max(packet.dts + shift, ends.get(packet.stream_index, -(1 << 60)) + 1)
+                    packet.pts = max(packet.pts, packet.dts)
+                    ends[packet.stream_index] = packet.dts
+                    packet.stream = copies[packet.stream_index]
+                    output.mux(packet)
+
+
+def _peak_bytes() -> int:
+    """The most bytes of memory that this process has had resident."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux hands ru_maxrss down from the parent process
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def bare(source: Path, target: Path, preset: str) -> None:
+    """Decode and encode with PyAV alone: same encoder, same settings; sound is copied."""
+    with (
+        av.open(str(source)) as container,
+        av.open(str(target), "w", container_options={"movflags": "+faststart"}) as output,
+    ):
+        video = container.streams.video[0]
+        video.thread_type = "AUTO"
+        encoder = cast(VideoStream, output.add_stream("libx264", rate=RATE))
+        context = encoder.codec_context
+        context.width, context.height, context.pix_fmt = video.width, video.height, video.pix_fmt
+        assert video.time_base is not None
+        context.time_base = video.time_base
+        context.thread_type = "AUTO"
+        context.options = {"crf": "17", "preset": preset}
+        sound = output.add_stream_from_template(container.streams.audio[0])
+        for packet in container.demux():
+            if packet.stream.type == "audio":
+                if packet.size:
+                    packet.stream = sound
+                    output.mux(packet)
+                continue
+            for frame in video.decode(packet):
+                frame.pict_type = 0
+                output.mux(encoder.encode(frame))
+        output.mux(encoder.encode(None))
+
+
+def through_reader_and_writer(source: Path, target: Path, preset: str) -> None:
+    """Decode and encode as gpenvid does when it finds no face: every picture passes untouched."""
+    with Reader(source) as reader, Writer(target, reader, EncoderOptions(crf=17, preset=preset)) as writer:
+        for frame in reader.pictures(writer.copy):
+            writer.write(frame)
+
+
+class _OneFace:
+    """A detector that sees a face in the middle of every picture, or none."""
+
+    def __init__(self, present: bool) -> None:
+        self.present = present
+
+    def detect(self, images: Sequence[Image]) -> list[list[Face]]:
+        """The same for every picture."""
+        return [[_middle(image)] if self.present else [] for image in images]
+
+
+def _middle(image: Image) -> Face:
+    height, width = image.shape[:2]
+    side = height / 2
+    landmarks = (align.TEMPLATE / align.TEMPLATE_SIZE - 0.5) * side + (width / 2, height / 2)
+    box = np.array([width / 2 - side / 3, height / 2 - side / 3, width / 2 + side / 3, height / 2 + side / 3])
+    return Face(box.astype(np.float32), landmarks.astype(np.float32), 0.99)
+
+
+class _Identity:
+    """A restorer that costs nothing."""
+
+    size = 256
+
+    def restore(self, crops: Image) -> Image:
+        """A copy."""
+        return np.asarray(crops.copy(), np.uint8)
+
+
+def through_pipeline(source: Path, target: Path, preset: str, *, face: bool = False) -> None:
+    """The whole way of a picture, with networks that cost nothing."""
+    enhance(source, target, restorer=_Identity(), detector=_OneFace(face), codec="libx264", crf=17, preset=preset)
+
+
+def peak_memory(way: str, source: Path, target: Path, preset: str) -> int:
+    """Go one way with a clip; the peak memory of this process in bytes so far."""
+    if way == "pipeline":
+        through_pipeline(source, target, preset, face=True)
+    else:
+        through_reader_and_writer(source, target, preset)
+    return _peak_bytes()
+
+
+def _throughput(source: Path, folder: Path, count: int, rounds: int, preset: str) -> list[dict[str, Any]]:
+    ways: dict[str, Callable[[Path, Path, str], None]] = {
+        "bare PyAV": bare,
+        "Reader and Writer": through_reader_and_writer,
+        "pipeline, no face": through_pipeline,
+    }
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    worked: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            begin, busy = time.perf_counter(), time.process_time()
+            way(source, folder / "out.mp4", preset)
+            took[name].append(time.perf_counter() - begin)
+            worked[name].append(time.process_time() - busy)
+    return [
+        {
+            "way": name,
+            "pictures_per_second": count / statistics.median(took[name]),
+            "ratio": _median_ratio(took["bare PyAV"], took[name]),
+            "cpu_ratio": _median_ratio(worked["bare PyAV"], worked[name]),
+        }
+        for name in ways
+    ]
+
+
+def _median_ratio(bare_times: list[float], own_times: list[float]) -> float:
+    return statistics.median(bare_time / own for bare_time, own in zip(bare_times, own_times, strict=True))
+
+
+def _memory(short: Path, long: Path, folder: Path, preset: str) -> list[dict[str, Any]]:
+    rows = []
+    for way in ("Reader and Writer", "pipeline"):
+        peaks = []
+        for clip in (short, long):
+            command = [sys.executable, "-c", _MEASURE, way, str(clip), str(folder / "out.mp4"), preset]
+            peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        rows.append({"way": way, "short_MB": peaks[0] / 1e6, "long_MB": peaks[1] / 1e6, "ratio": peaks[1] / peaks[0]})
+    return rows

@@ -1,0 +1,36 @@
+"""`gpenvid bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from gpenvid.cli.flags import add_command
+
+EXAMPLES = """\
+examples:
+  gpenvid bench media                         throughput and memory against a bare PyAV transcode
+  gpenvid bench tracking --json tracking.json
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand."""
+    command = add_command(commands, "bench", "measure as ratios against a baseline in the same run", EXAMPLES)
+    command.add_argument("what", choices=("media", "tracking"))
+    command.add_argument("--json", metavar="FILE", help="also write the tables as JSON")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the tables of one benchmark."""
+    from gpenvid import bench
+
+    tables = bench.run(arguments.what)
+    for title, rows in tables.items():
+        print(f"{title}\n{bench.text(rows)}\n")
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
+    return 0

@@ -1,0 +1,149 @@
+"""`gpenvid enhance`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gpenvid.cli.flags import add_command, add_options, chosen
+from gpenvid.errors import GpenvidError
+from gpenvid.options import STAGES
+
+EXAMPLES = """\
+examples:
+  gpenvid enhance                             the sample that comes with gpenvid
+  gpenvid enhance film.mp4 -o better.mp4      same timing, same audio, better faces
+  gpenvid enhance film.mkv --start 1:00 --end 1:20 --crf 14
+  gpenvid enhance photo.jpg --blend 70
+  gpenvid enhance holiday/ -o holiday_better/
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand."""
+    command = add_command(commands, "enhance", "make the faces of a video, image or folder better", EXAMPLES)
+    command.add_argument("input", nargs="?", help="video, image or folder; without one, the sample")
+    command.add_argument("-i", "--input", dest="input_flag", metavar="INPUT", help="the same as the first word")
+    command.add_argument("-o", "--output", help="where to write; default output_<name> in the working directory")
+    command.add_argument("--save-faces", metavar="DIR", help="also write aligned crops and restored faces as PNG")
+    command.add_argument("--faces-only", action="store_true", help="write the faces of --save-faces and nothing else")
+    command.add_argument("--report", metavar="FILE", help="write what was done as JSON")
+    loudness = command.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    loudness.add_argument("-v", "--verbose", action="store_true", help="also say where the time went")
+    for stage, options in STAGES.items():
+        add_options(command.add_argument_group(stage), options)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Enhance what was named, or the sample."""
+    from gpenvid.gpen.memory import keep_freed_memory
+    from gpenvid.run import enhance, enhance_folder
+    from gpenvid.weights import shipped
+
+    source = arguments.input or arguments.input_flag
+
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            print(line, file=sys.stderr)
+
+    logging.basicConfig(format="%(message)s", level=logging.ERROR if arguments.quiet else logging.WARNING)
+    if source is None:
+        source = shipped("samples") / "old_film.mp4"
+        say(f"no input given: enhancing the sample {source}")
+    keep_freed_memory()
+    with _stoppable() as stop, _Bar(quiet=arguments.quiet) as bar:
+        settings = {
+            "save_faces": arguments.save_faces,
+            "faces_only": arguments.faces_only,
+            "on_progress": bar,
+            "stop": stop,
+            **chosen(arguments, STAGES.values()),
+        }
+        if Path(source).is_dir():
+            results = enhance_folder(
+                source, arguments.output, on_file=lambda path, result: _tell_file(path, result, bar, say), **settings
+            )
+            return 1 if any(isinstance(result, GpenvidError) for result in results) else 0
+        report = enhance(source, arguments.output, report=arguments.report, **settings)
+        bar.close()
+    _tell(report, say, verbose=arguments.verbose)
+    return 130 if report.interrupted else 0
+
+
+def _tell_file(path: Path, result: Any, bar: _Bar, say: Any) -> None:
+    bar.close()
+    if isinstance(result, GpenvidError):
+        print(f"gpenvid: {result}", file=sys.stderr)
+    else:
+        _tell(result, say, verbose=False)
+
+
+def _tell(report: Any, say: Any, *, verbose: bool) -> None:
+    counts = report.counts
+    for note in report.notes:
+        say(f"note: {note}")
+    if report.interrupted:
+        say("stopped early; the output holds the pictures read so far")
+    say(
+        f"{report.output or report.input}: {counts.pictures} pictures, {counts.restored} faces restored "
+        f"({counts.tracks} tracks) in {report.seconds:.1f} s with {report.model.get('name', 'restorer')}"
+    )
+    if verbose:
+        for stage, spent in sorted(report.stages.items(), key=lambda item: -item[1]):
+            say(f"  {stage:10s} {spent:8.2f} s")
+
+
+class _Bar:
+    """A progress bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.disable = True if quiet else None
+        self.bar: tqdm[Any] | None = None
+
+    def __call__(self, done: int, total: int | None, faces: int) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=total, unit=" frames", disable=self.disable, dynamic_ncols=True)
+        self.bar.update(done - self.bar.n)
+        self.bar.set_postfix_str(f"{faces} faces", refresh=False)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish the bar; the next picture starts another."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that the file is finished properly; a second Ctrl-C aborts."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nfinishing the file; once more to abort", file=sys.stderr)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

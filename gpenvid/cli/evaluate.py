@@ -1,0 +1,44 @@
+"""`gpenvid eval`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from gpenvid.cli.flags import add_command, add_options, chosen
+
+EXAMPLES = """\
+examples:
+  gpenvid eval --restored out/ --truth clean/ --before damaged/ --sheet sheet.png --json figures.json
+  gpenvid eval --restored better.mp4 --truth original.mp4 --before film.mp4 --faces
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand."""
+    from gpenvid.evaluate import EvalOptions
+
+    command = add_command(commands, "eval", "judge restored pictures against the truth", EXAMPLES)
+    add_options(command, EvalOptions)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table."""
+    from gpenvid.bench import text
+    from gpenvid.errors import WeightsError
+    from gpenvid.evaluate import EvalOptions, run_evaluation
+    from gpenvid.faces.detect import load_detector
+
+    options = EvalOptions(**chosen(arguments, (EvalOptions,)))
+    try:
+        detector = load_detector()
+    except WeightsError as error:
+        if options.faces:
+            raise
+        print(f"without landmark distance: {error}", file=sys.stderr)
+        detector = None
+    head, *rows = run_evaluation(options, detector).table()
+    print(text([dict(zip(head, row, strict=True)) for row in rows]))
+    return 0

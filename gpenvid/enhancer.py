@@ -1,0 +1,280 @@
+"""Pictures in, the same pictures with better faces out. No files, no threads, no globals."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from gpenvid.faces import align
+from gpenvid.faces.detect import Detector, load_detector
+from gpenvid.faces.mask import FaceParser, load_parser
+from gpenvid.faces.scene import SceneDetector
+from gpenvid.faces.steady import ResidualFilter
+from gpenvid.faces.tone import keep_gray
+from gpenvid.faces.track import Tracker
+from gpenvid.gpen.restorer import Restorer, load_restorer
+from gpenvid.media import pixels
+from gpenvid.options import Options
+from gpenvid.report import Counts, StageClock
+from gpenvid.types import Face, Float, Image, Track
+
+Affine = NDArray[np.float64]
+FaceCallback = Callable[[Track, float, Image, Image], None]
+"""Called for each restored face: track, time in seconds, aligned crop, restored crop (both (S, S, 3) RGB)."""
+
+DETECT_BATCH = 4
+"""Pictures searched for faces at once when look-ahead allows it."""
+
+
+@dataclass(slots=True)
+class _Picture:
+    """A picture on its way. `to_stored` maps upright square pixels, in which faces are tracked, to stored pixels."""
+
+    frame: av.VideoFrame
+    seconds: float
+    small: Image
+    to_small: float
+    to_stored: Affine
+
+
+@dataclass(slots=True)
+class _Crop:
+    """One face taken out of a picture. `matrix` maps region pixels to crop pixels; the last two come later."""
+
+    track: Track
+    x0: int
+    y0: int
+    region: Image
+    matrix: Affine
+    crop: Image
+    weight: float
+    restored: Image = field(init=False)
+    mask: Float = field(init=False)
+
+
+class Enhancer:
+    """Finds, follows and restores the faces of pictures.
+
+    The networks are loaded as `options` say unless they are given. One Enhancer serves one
+    sequence at a time; each call of `process` starts with fresh tracks. `counts` and `clock` grow over all calls.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        restorer: Restorer | None = None,
+        detector: Detector | None = None,
+        parser: FaceParser | None = None,
+        on_face: FaceCallback | None = None,
+    ) -> None:
+        self.options = options or Options()
+        chosen = self.options
+        self.restorer = restorer or load_restorer(
+            chosen.restorer.model,
+            device=chosen.restorer.device,
+            precision=chosen.restorer.precision,
+            batch=chosen.restorer.batch,
+            weights_dir=chosen.weights.weights_dir,
+            offline=chosen.weights.offline or None,
+        )
+        self.detector = detector or load_detector(
+            chosen.detector.detector_model,
+            device=chosen.restorer.device,
+            threshold=chosen.detector.threshold,
+            weights_dir=chosen.weights.weights_dir,
+            offline=chosen.weights.offline or None,
+        )
+        self.parser = parser
+        if parser is None and chosen.paste.mask == "parsed":
+            self.parser = load_parser(
+                device=chosen.restorer.device,
+                weights_dir=chosen.weights.weights_dir,
+                offline=chosen.weights.offline or None,
+            )
+        self.on_face = on_face
+        self.counts = Counts()
+        self.clock = StageClock()
+        self._mask = align.feather(self.restorer.size)
+
+    def process(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Yield every picture of a video, in order, with its faces restored in place.
+
+        frames: decoded pictures with increasing pts and a time_base, in any pixel format of
+        `media.pixels.EDITABLE`. At most the look-ahead plus one batch of pictures is held at any time.
+        """
+        steady = ResidualFilter(self.options.tracker.stability)
+        yield from self._restored(self._followed(frames), steady)
+
+    def still(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Restore the faces of one picture in place, without tracking."""
+        frame.pts = frame.pts or 0
+        picture = self._picture(frame)
+        faces = self._detect([picture])[0]
+        sure = [face for face in faces if face.score >= self.options.tracker.confident]
+        tracks = [Track(i, face) for i, face in enumerate(sure, start=1)]
+        (enhanced,) = self._restored(iter([(picture, tracks)]), steady=None)
+        return enhanced
+
+    def image(self, rgb: Image) -> Image:
+        """Restore the faces of an RGB uint8 picture (H, W, 3); returns a new array of the same shape."""
+        better = self.still(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24"))
+        return better.to_ndarray().astype(np.uint8, copy=False)
+
+    def _followed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[_Picture, list[Track]]]:
+        """Detect and track; yield each picture once its tracks are final."""
+        tracker = Tracker(self.options.tracker)
+        scene = SceneDetector()
+        waiting: deque[_Picture] = deque()
+        source = iter(frames)
+        together = DETECT_BATCH if self.options.tracker.lag > 0 else 1
+        while pictures := [self._picture(frame) for frame in islice(source, together)]:
+            for picture, faces in zip(pictures, self._detect(pictures), strict=True):
+                waiting.append(picture)
+                with self.clock("track"):
+                    cut = scene.update(picture.small, picture.seconds)
+                    self.counts.cuts += cut
+                    final = tracker.update(faces, picture.seconds, cut=cut)
+                for _, tracks in final:
+                    yield waiting.popleft(), tracks
+        for _, tracks in tracker.flush():
+            yield waiting.popleft(), tracks
+
+    def _picture(self, frame: av.VideoFrame) -> _Picture:
+        with self.clock("thumbnail"):
+            small, small_to_stored = pixels.thumbnail(frame, self.options.detector.detect_size)
+            scale = float(np.sqrt(abs(np.linalg.det(small_to_stored[:, :2]))))
+            # Upright pixels of the picture's own size: p = (s + 0.5) * scale - 0.5 for a thumbnail pixel s.
+            to_stored = small_to_stored.copy()
+            to_stored[:, :2] /= scale
+            to_stored[:, 2] += small_to_stored[:, :2].sum(axis=1) * (0.5 / scale - 0.5)
+            seconds = float(frame.pts * frame.time_base) if frame.pts and frame.time_base else 0.0
+        return _Picture(frame, seconds, small, 1 / scale, to_stored)
+
+    def _detect(self, pictures: Sequence[_Picture]) -> list[list[Face]]:
+        """The faces of each picture in its upright pixels."""
+        with self.clock("detect"):
+            found = self.detector.detect([picture.small for picture in pictures])
+        most = self.options.detector.max_faces or None
+        return [
+            sorted((_scaled(face, 1 / picture.to_small) for face in faces), key=lambda face: face.size, reverse=True)[
+                :most
+            ]
+            for picture, faces in zip(pictures, found, strict=True)
+        ]
+
+    def _restored(
+        self, followed: Iterator[tuple[_Picture, list[Track]]], steady: ResidualFilter | None
+    ) -> Iterator[av.VideoFrame]:
+        """Gather the crops of several pictures into batches, restore them and put them back."""
+        batch = self.options.restorer.batch
+        window = 2 * batch if self.options.tracker.lag > 0 else 1
+        ready: list[tuple[_Picture, list[_Crop]]] = []
+        gathered = 0
+        for picture, tracks in followed:
+            crops = self._crops(picture, tracks)
+            ready.append((picture, crops))
+            gathered += len(crops)
+            if gathered == 0 or gathered >= batch or len(ready) >= window:
+                yield from self._finish(ready, steady)
+                ready, gathered = [], 0
+        yield from self._finish(ready, steady)
+
+    def _crops(self, picture: _Picture, tracks: list[Track]) -> list[_Crop]:
+        """Take the aligned faces out of a picture, at most one per track."""
+        crops = []
+        with self.clock("crop"):
+            height, width = picture.frame.height, picture.frame.width
+            for track in tracks:
+                self.counts.faces += 1
+                weight = self._weight(track)
+                if weight == 0:
+                    self.counts.too_small += 1
+                    continue
+                try:
+                    to_crop = align.fit_similarity(track.face.landmarks, self.restorer.size)
+                except ValueError:  # points that lie on each other are no face
+                    self.counts.skipped += 1
+                    continue
+                stored = _compose(to_crop, _inverse(picture.to_stored))
+                bounds = align.crop_bounds(stored, self.restorer.size, width, height)
+                if bounds is None:
+                    self.counts.skipped += 1
+                    continue
+                x0, y0, x1, y1 = bounds
+                region = pixels.read_region(picture.frame, x0, y0, x1, y1)
+                matrix = align.localize(stored, x0, y0)
+                crop = align.crop(region, matrix, self.restorer.size)
+                crops.append(_Crop(track, x0, y0, region, matrix, crop, weight))
+        return crops
+
+    def _weight(self, track: Track) -> float:
+        """How much of the restoration is shown: the track's strength, less for faces near the least size."""
+        least = self.options.paste.min_face
+        grown = 1.0 if least == 0 else float(np.clip((track.face.size / least - 1) / 0.25, 0, 1))
+        return track.strength * grown * self.options.paste.blend / 100
+
+    def _finish(
+        self, ready: list[tuple[_Picture, list[_Crop]]], steady: ResidualFilter | None
+    ) -> Iterator[av.VideoFrame]:
+        crops = [crop for _, taken in ready for crop in taken]
+        if crops:
+            with self.clock("restore"):
+                restored = self.restorer.restore(np.stack([crop.crop for crop in crops]))
+            with self.clock("mask"):
+                masks = self.parser.mask(restored) if self.parser else [self._mask] * len(crops)
+            for crop, face, mask in zip(crops, restored, masks, strict=True):
+                crop.restored, crop.mask = face, mask * np.float32(crop.weight)
+        for picture, taken in ready:
+            if taken:
+                with self.clock("paste"):
+                    self._put_back(picture, taken, steady)
+            self.counts.pictures += 1
+            yield picture.frame
+
+    def _put_back(self, picture: _Picture, faces: list[_Crop], steady: ResidualFilter | None) -> None:
+        picture.frame.make_writable()
+        touched: list[tuple[int, int, int, int]] = []
+        for taken in faces:
+            restored = keep_gray(taken.crop, taken.restored)
+            if steady is not None:
+                restored = steady.update(taken.track.id, picture.seconds, taken.crop, restored)
+            height, width = taken.region.shape[:2]
+            box = (taken.x0, taken.y0, taken.x0 + width, taken.y0 + height)
+            beneath = taken.crop
+            if any(_overlap(box, other) for other in touched):
+                taken.region = pixels.read_region(picture.frame, *box)
+                beneath = align.crop(taken.region, taken.matrix, self.restorer.size)
+            delta = align.paste(taken.region, beneath, restored, taken.mask, taken.matrix)
+            pixels.add_region(picture.frame, taken.x0, taken.y0, delta)
+            touched.append(box)
+            self.counts.restored += 1
+            if self.on_face is not None:
+                self.on_face(taken.track, picture.seconds, taken.crop, restored)
+
+
+def _scaled(face: Face, scale: float) -> Face:
+    """The face in a picture `scale` times as large; pixel centres are at whole numbers."""
+    box = (face.box + 0.5) * scale - 0.5
+    landmarks = (face.landmarks + 0.5) * scale - 0.5
+    return Face(box.astype(np.float32), landmarks.astype(np.float32), face.score)
+
+
+def _compose(second: Affine, first: Affine) -> Affine:
+    """The (2, 3) affine map that applies `first`, then `second`."""
+    return np.asarray(second @ np.vstack([first, [0.0, 0.0, 1.0]]))
+
+
+def _inverse(matrix: Affine) -> Affine:
+    """The inverse of a (2, 3) affine map."""
+    return np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,80 @@
+"""Where the output goes: complete or absent, and never over the input."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from gpenvid.errors import MediaError
+
+_NAME_LIMIT = 200
+
+
+class Target:
+    """A file that appears under its name only when it is complete.
+
+    It is written beside its place, in the same folder, under `part`, a hidden name with the same suffix.
+    """
+
+    def __init__(self, path: str | Path, sources: tuple[Path, ...] = ()) -> None:
+        """Refuse what can't work: a directory, a folder that is missing or read-only, one of the sources.
+
+        Raises MediaError.
+        """
+        self.path = Path(path)
+        folder = self.path.parent
+        if self.path.is_dir():
+            raise MediaError(f"{self.path}: is a directory; name the output file")
+        if not folder.is_dir():
+            raise MediaError(f"{folder}: no such folder for the output")
+        for source in sources:
+            if self.path.exists() and source.exists() and self.path.samefile(source):
+                raise MediaError(f"{self.path}: is the input itself, which is never overwritten; choose another output")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise MediaError(f"{folder}: not permitted to write here")
+        stem = self.path.stem.encode()[:_NAME_LIMIT].decode(errors="ignore")
+        self._name = f"{stem}{self.path.suffix}"
+        self.part = folder / f".part-{os.getpid()}-{self._name}"
+
+    def claim(self) -> None:
+        """Create the part, so that a folder that can't be written is found out before any work. Raises MediaError.
+
+        Parts of the same file that a killed process left behind are removed.
+        """
+        try:
+            for left in self.part.parent.glob(f".part-*-{glob.escape(self._name)}"):
+                if not _alive(left.name.split("-")[1]):
+                    left.unlink(missing_ok=True)
+            self.part.touch()
+        except OSError as error:
+            raise MediaError(
+                f"{self.path.parent}: can't be written ({(error.strerror or str(error)).lower()})"
+            ) from error
+
+    def commit(self) -> None:
+        """Bring the part to the disk and give it its name. Raises MediaError; then nothing is left."""
+        try:
+            with self.part.open("rb+") as file:
+                os.fsync(file.fileno())
+            self.part.replace(self.path)
+        except OSError as error:
+            self.discard()
+            raise MediaError(f"{self.path}: can't be written ({(error.strerror or str(error)).lower()})") from error
+
+    def discard(self) -> None:
+        """Remove the part, if there is one."""
+        self.part.unlink(missing_ok=True)
+
+
+def _alive(pid: str) -> bool:
+    """Whether a process of that number runs; what is no number belongs to nobody who could be asked."""
+    if not pid.isdigit() or os.name == "nt":
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
