@@ -300,9 +300,9 @@ def test_a_whole_run_writes_log_checkpoint_and_weights(tmp_path: Path) -> None:
 
     data = tmp_path / "data"
     data.mkdir()
-    cv2.imwrite(str(data / "sheet_2.png"), doll().picture)
+    cv2.imwrite(str(data / "sheet.png"), doll().picture)
     face = {"box": BOX[0].tolist(), "landmarks": POINTS[0].tolist(), "crop_side": 100.0}
-    index = {"schema": 1, "tiles": [{"file": "sheet_2.png", "tile": [0, 0, 128, 128], "faces": [face]}]}
+    index = {"schema": 1, "tiles": [{"file": "sheet.png", "tile": [0, 0, 128, 128], "faces": [face]}]}
     (data / "index.json").write_text(json.dumps(index))
     chosen = options(tmp_path / "out", data=str(data), steps=20, batch=2, pool=4)
     load_retinaface(train_detector(chosen))
