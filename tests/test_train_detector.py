@@ -16,7 +16,7 @@ from facexlib.detection.retinaface_utils import decode as facexlib_decode
 from facexlib.detection.retinaface_utils import decode_landm as facexlib_decode_landmarks
 
 from gpenvid.errors import OptionsError, WeightsError
-from gpenvid.train.detector import DetectorTraining, Trainer, fresh_network, save_weights
+from gpenvid.train.detector import Trainer, fresh_network, save_weights
 from gpenvid.train.detector_eval import Tally, calibrate, faceless_pictures, judge, landmark_error
 from gpenvid.train.multibox import (
     BACKGROUND,
@@ -31,6 +31,7 @@ from gpenvid.train.multibox import (
     normalise,
     overlaps,
 )
+from gpenvid.train.options import DetectorTraining
 from gpenvid.train.pool import ScenePool
 from gpenvid.train.scenes import Composer, Portrait, Scene, faceless, move_box, move_points, weather
 from gpenvid.train.teacher import Found, consensus, load_retinaface
