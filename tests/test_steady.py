@@ -28,7 +28,7 @@ def _uint8(picture: np.ndarray) -> Image:
 
 
 def _clip(count: int = 40, input_noise: float = 0.0) -> tuple[list[Image], list[Image]]:
-    """Crops of a still face, and what a network that flickers makes of them: the true detail plus another one each time."""
+    """Crops of a still face, and what a network that flickers adds: the true detail and another one each time."""
     crops = [_uint8(FACE + np.random.default_rng(900 + k).normal(0, input_noise, FACE.shape)) for k in range(count)]
     return crops, [_uint8(crops[k] + DETAIL + _texture(100 + k, 1, 12)) for k in range(count)]
 

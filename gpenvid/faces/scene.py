@@ -41,8 +41,8 @@ class SceneDetector:
     def update(self, image: Image, time: float | Fraction) -> bool:
         """Take in a small RGB copy (H, W, 3) of the next picture and its time in seconds; say if it is a cut."""
         small = np.asarray(cv2.resize(image, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
-        gray = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
-        gray = np.asarray(gray, np.float32)
+        luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        gray = np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0), np.float32)
         now = float(time)
         dt, self._time = min(max(now - self._time, 0.0), 0.5), now
         if gray.std() < 6:
