@@ -93,12 +93,12 @@ def _share(cutoff: Real, dt: float) -> Real:
 class _Detections(np.ndarray):
     """An array that SORT may ask whether it is the empty list, which numpy 2 refuses to answer."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
-    def __eq__(self, other: object) -> bool:  # type: ignore[override]
+    def __eq__(self, other: object) -> bool:
         return len(self) == 0
 
-    def __ne__(self, other: object) -> bool:  # type: ignore[override]
+    def __ne__(self, other: object) -> bool:
         return len(self) > 0
 
 
@@ -114,7 +114,9 @@ def _run_sort(detections: Iterable[Real]) -> Iterator[Real]:
 def _sort(moving: Motion, seen: Seen) -> Points:
     """facexlib's SORT, which tracks boxes: the landmarks are moved with the box."""
     raw, out = _raw(moving, seen), np.full((len(moving.times), 5, 2), np.nan)
-    dets = (np.array([[*box, 0.95]])[: int(found)] for box, found in zip(seen.boxes, seen.found, strict=True))
+    dets: Iterator[Real] = (
+        np.array([[*box, 0.95]])[: int(found)] for box, found in zip(seen.boxes, seen.found, strict=True)
+    )
     for k, tracked in enumerate(_run_sort(dets)):
         if len(tracked) and seen.found[k]:
             box = seen.boxes[k]
@@ -135,7 +137,7 @@ METHODS: dict[str, Callable[[Motion, Seen], Points]] = {
 def smoothing(title: str, seeds: int = 3, **faults: float) -> Table:
     """Position, acceleration and peak errors of all methods on all motions: medians over seeds.
 
-    faults: of `detect`. Ratios are to the noise of a detection that is no outlier: 1 pixel, and 6^0.5 pixels per frame^2.
+    faults: of `detect`. Ratios are to the noise of a detection that is no outlier: 1 px, and 6^0.5 px per frame^2.
     """
     rows: list[tuple[str | float, ...]] = []
     for name in MOTIONS:
@@ -155,7 +157,7 @@ def smoothing(title: str, seeds: int = 3, **faults: float) -> Table:
 
 
 def identity(counts: tuple[int, ...] = (2, 4, 6, 10), seeds: int = 2) -> Table:
-    """IDF1, HOTA and identity switches (TrackEval) on crowds, of SORT and of the tracker with and without look-ahead."""
+    """IDF1, HOTA and identity switches (TrackEval) on crowds, of SORT and of the tracker, causal and not."""
     header = ("faces", "method", "IDF1", "HOTA", "switches")
     rows: list[tuple[str | float, ...]] = []
     if importlib.util.find_spec("trackeval") is None:

@@ -247,7 +247,7 @@ class Bank:
 
     def state(self) -> Complex:
         """The present estimate (3, slots, C): position, velocity and acceleration."""
-        x = (_weight(self._evidence)[:, None] * self._x).sum(0)
+        x: Complex = (_weight(self._evidence)[:, None] * self._x).sum(0)
         return x.reshape(3, -1, self.channels)
 
     def smooth(self, first: int, count: int) -> Complex:

@@ -47,8 +47,8 @@ class _Leap:
 class Poses:
     """The poses of all followed faces, each in a slot.
 
-    Every picture takes one `predict` and one `take`. Landmarks that contradict the face's shape are taken for errors and
-    replaced; a face that moved as a whole, box and all, in a way that no motion explains, is believed to have jumped,
+    Every picture takes one `predict` and one `take`. Landmarks that contradict the face's shape are taken for errors
+    and replaced; a face that moved as a whole, box and all, in a way that no motion explains, is believed to have jumped,
     unless it is back a moment later.
     """
 
@@ -164,7 +164,7 @@ class Poses:
         return boxes.astype(np.float32), np.stack([landmarks.real, landmarks.imag], -1).astype(np.float32)
 
     def _scale(self, unit: Real) -> Real:
-        scale = np.broadcast_to(MOTION, (len(unit), CHANNELS)).copy()
+        scale: Real = np.broadcast_to(MOTION, (len(unit), CHANNELS)).copy()
         scale[:, 0] *= unit**2
         return scale
 
@@ -244,6 +244,6 @@ def box_size(channels: Complex) -> Real:
 def _noise(unit: Real, scores: Real) -> Real:
     """The variance (N, C) of the channels of detections: landmarks are off by 0.6 pixels and 1.2 % of their spread."""
     r = (0.6**2 + (0.012 * unit) ** 2) / np.maximum(scores, 0.3)
-    R = r[:, None] * NOISE
+    R: Real = r[:, None] * NOISE
     R[:, 1:] /= (unit**2)[:, None]
     return R
