@@ -7,7 +7,6 @@ import importlib.util
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from gpenvid import metrics
+from gpenvid.bench import Table
 from gpenvid.bench.motions import MOTIONS, Crowd, Motion, Seen, crowd, detect, motion
 from gpenvid.faces.track import Tracker
 from gpenvid.options import TrackerOptions
@@ -23,15 +23,6 @@ from gpenvid.types import Face, Track
 
 Real = NDArray[np.float64]
 Points = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table to print: a title, the names of the columns, the rows."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str | float, ...]]
 
 
 def follow(moving: Motion, seen: Seen, options: TrackerOptions) -> Points:
@@ -107,7 +98,7 @@ def _run_sort(detections: Iterable[Real]) -> Iterator[Real]:
     with contextlib.redirect_stdout(io.StringIO()):
         tracker = SORT()
         for found in detections:
-            dets = found.view(_Detections) if len(found) else []
+            dets: Any = found.view(_Detections) if len(found) else []
             yield np.asarray(tracker.update(dets, (10000, 10000), [None] * len(found), 1))
 
 
