@@ -94,7 +94,8 @@ def e_warp(clip: ArrayLike, flows: ArrayLike, masks: ArrayLike | None = None) ->
     total, count = 0.0, 0.0
     for t, flow in enumerate(np.asarray(flows, np.float32)):
         where = grid + flow
-        before = cv2.remap(pictures[t], where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        x, y = where[..., 0], where[..., 1]
+        before = cv2.remap(pictures[t], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         square = (pictures[t + 1].astype(np.float64) - before) ** 2
         inside = ((where >= 0) & (where <= [width - 1, height - 1])).all(-1).astype(np.float64)
         if masks is not None:
@@ -124,7 +125,8 @@ def position_error(points: ArrayLike, truth: ArrayLike) -> float:
 def acceleration_error(points: ArrayLike, truth: ArrayLike) -> float:
     """Root mean square error per coordinate of the second differences of points (T, ..., 2), in pixels per frame^2.
 
-    The root mean square form of the measure used for human motion (Kanazawa et al. 2019). Triples with a NaN don't count.
+    The root mean square form of the measure used for human motion (Kanazawa et al. 2019). Triples with a NaN don't
+    count.
     """
     x, y = _pair(points, truth)
     return float(np.sqrt(np.nanmean(np.diff(x - y, n=2, axis=0) ** 2)))
@@ -137,7 +139,7 @@ def peak_error(points: ArrayLike, truth: ArrayLike) -> float:
 
 
 def jitter(points: ArrayLike) -> float:
-    """Root mean square second difference per coordinate of points (T, ..., 2), in pixels per frame^2: no truth needed."""
+    """Root mean square second difference per coordinate of points (T, ..., 2), in pixels per frame^2, without a truth."""
     return float(np.sqrt(np.nanmean(np.diff(np.asarray(points, np.float64), n=2, axis=0) ** 2)))
 
 

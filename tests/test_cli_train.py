@@ -12,7 +12,7 @@ import pytest
 
 from gpenvid import cli
 from gpenvid.evaluate import EvalOptions
-from gpenvid.train.options import PrepareOptions, TrainOptions
+from gpenvid.train.options import DetectorTraining, PrepareOptions, TrainOptions
 from gpenvid.types import Image
 
 
@@ -27,6 +27,7 @@ def picture(seed: int, size: int = 64) -> Image:
     [
         (["eval"], EvalOptions),
         (["train", "restorer"], TrainOptions),
+        (["train", "detector"], DetectorTraining),
         (["train", "prepare"], PrepareOptions),
     ],
 )

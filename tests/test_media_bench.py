@@ -8,19 +8,25 @@ from pathlib import Path
 import pytest
 from media_factory import packets_of, picture_times
 
-from gpenvid.bench import media
+from gpenvid.bench import Table, media
 
 
 def test_the_tables() -> None:
-    throughput, memory = media.run(seconds=2, size=(160, 96), rounds=1, preset="ultrafast").values()
+    tables = media.run(seconds=2, size=(160, 96), rounds=1, preset="ultrafast")
+    throughput, memory = (table.dicts() for table in tables)
     assert [row["way"] for row in throughput] == ["bare PyAV", "Reader and Writer", "pipeline, no face"]
     for row in throughput:
-        assert row["ratio"] == pytest.approx(row["pictures_per_second"] / throughput[0]["pictures_per_second"])
+        assert row["ratio"] == pytest.approx(row["pictures a second"] / throughput[0]["pictures a second"])
     assert [row["way"] for row in memory] == ["Reader and Writer", "pipeline"]
     for row in memory:
         # A clip six times as long takes no more memory.
-        assert row["ratio"] == pytest.approx(row["long_MB"] / row["short_MB"])
+        assert row["ratio"] == pytest.approx(row["long MB"] / row["short MB"])
         assert row["ratio"] < 1.05
+
+
+def test_a_table_as_text() -> None:
+    table = Table("Speed", ("way", "ratio"), [("bare", 1.0), ("ours", 0.98765)])
+    assert table.text().split("\n") == ["Speed", " way   ratio", "bare       1", "ours  0.9877"]
 
 
 def test_all_ways_write_the_same_pictures_and_sound(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _centre(track: Track) -> complex:
 
 @pytest.mark.parametrize("name", MOTIONS[:7])
 def test_look_ahead_is_stiller_and_truer_than_detections_on_every_motion(name: str) -> None:
-    """The motions of the specification, with 5 % misses and 3 % gross outliers; ratios to detections without outliers."""
+    """With 5 % misses and 3 % gross outliers; ratios are to detections without outliers."""
     moving = motion(name, seed=1)
     truth = moving.truth()[1]
     truth = np.stack([truth.real, truth.imag], -1)

@@ -16,7 +16,7 @@ from facexlib.detection.retinaface_utils import decode as facexlib_decode
 from facexlib.detection.retinaface_utils import decode_landm as facexlib_decode_landmarks
 
 from gpenvid.errors import OptionsError, WeightsError
-from gpenvid.train.detector import DetectorTraining, Trainer, fresh_network, save_weights
+from gpenvid.train.detector import Trainer, fresh_network, save_weights
 from gpenvid.train.detector_eval import Tally, calibrate, faceless_pictures, judge, landmark_error
 from gpenvid.train.multibox import (
     BACKGROUND,
@@ -31,6 +31,7 @@ from gpenvid.train.multibox import (
     normalise,
     overlaps,
 )
+from gpenvid.train.options import DetectorTraining
 from gpenvid.train.pool import ScenePool
 from gpenvid.train.scenes import Composer, Portrait, Scene, faceless, move_box, move_points, weather
 from gpenvid.train.teacher import Found, consensus, load_retinaface
@@ -300,9 +301,9 @@ def test_a_whole_run_writes_log_checkpoint_and_weights(tmp_path: Path) -> None:
 
     data = tmp_path / "data"
     data.mkdir()
-    cv2.imwrite(str(data / "sheet_2.png"), doll().picture)
+    cv2.imwrite(str(data / "sheet.png"), doll().picture)
     face = {"box": BOX[0].tolist(), "landmarks": POINTS[0].tolist(), "crop_side": 100.0}
-    index = {"schema": 1, "tiles": [{"file": "sheet_2.png", "tile": [0, 0, 128, 128], "faces": [face]}]}
+    index = {"schema": 1, "tiles": [{"file": "sheet.png", "tile": [0, 0, 128, 128], "faces": [face]}]}
     (data / "index.json").write_text(json.dumps(index))
     chosen = options(tmp_path / "out", data=str(data), steps=20, batch=2, pool=4)
     load_retinaface(train_detector(chosen))

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-Rows = list[dict[str, Any]]
-Tables = dict[str, Rows]
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table to print: a title, the names of the columns, the rows."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str | float, ...]]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """The rows by the names of the columns."""
+        return [dict(zip(self.header, row, strict=True)) for row in self.rows]
+
+    def text(self) -> str:
+        """Aligned lines: the title, the header, a line per row; floats with four significant digits."""
+        cells = [list(self.header)] + [
+            [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row] for row in self.rows
+        ]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(self.header))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+        return "\n".join([self.title, *lines])
 
 
-def run(what: str) -> Tables:
-    """Run one benchmark by the name of its module: its tables by title, rows of one table alike in their keys."""
-    tables: Tables = import_module(f"gpenvid.bench.{what}").run()
+def run(what: str) -> list[Table]:
+    """Run one benchmark by the name of its module."""
+    tables: list[Table] = import_module(f"gpenvid.bench.{what}").run()
     return tables
-
-
-def text(rows: Rows) -> str:
-    """A table as aligned text: a header, then a line per row; floats with four significant digits."""
-    if not rows:
-        return ""
-    cells = [list(rows[0])] + [
-        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
-    ]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)

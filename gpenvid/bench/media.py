@@ -16,6 +16,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
+from gpenvid.bench import Table
 from gpenvid.faces import align
 from gpenvid.media.reader import Reader
 from gpenvid.media.writer import Writer
@@ -24,6 +25,7 @@ from gpenvid.run import enhance
 from gpenvid.types import Face, Image
 
 RATE = 25
+Rows = list[tuple[str | float, ...]]
 _MEASURE = """
 import sys
 from pathlib import Path
@@ -34,8 +36,8 @@ sys.stdout.write(str(media.peak_memory(sys.argv[1], Path(sys.argv[2]), Path(sys.
 
 def run(
     seconds: float = 10, size: tuple[int, int] = (1920, 1080), *, rounds: int = 3, preset: str = "veryfast"
-) -> dict[str, list[dict[str, Any]]]:
-    """Measure; takes some minutes at the default size. Returns tables by title.
+) -> list[Table]:
+    """Measure; takes some minutes at the default size.
 
     Throughput: pictures a second of a bare decode and encode, of Reader and Writer, and of the whole pipeline (decode,
     small copy, tracker, encode) with an identity restorer when there is no face, in turns in this process with the same
@@ -48,12 +50,16 @@ def run(
         short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
         count = make_clip(short, seconds, size)
         repeat_clip(short, long, 6)
-        return {
-            f"throughput, {count} pictures of {size[0]}x{size[1]}": _throughput(
-                short, Path(folder), count, rounds, preset
-            ),
-            f"peak memory, {seconds:g} s and {6 * seconds:g} s": _memory(short, long, Path(folder), preset),
-        }
+        throughput = _throughput(short, Path(folder), count, rounds, preset)
+        memory = _memory(short, long, Path(folder), preset)
+    return [
+        Table(
+            f"Throughput, {count} pictures of {size[0]}x{size[1]}",
+            ("way", "pictures a second", "ratio", "cpu ratio"),
+            throughput,
+        ),
+        Table(f"Peak memory, {seconds:g} s and {6 * seconds:g} s", ("way", "short MB", "long MB", "ratio"), memory),
+    ]
 
 
 def make_clip(path: Path, seconds: float, size: tuple[int, int]) -> int:
@@ -205,7 +211,7 @@ def peak_memory(way: str, source: Path, target: Path, preset: str) -> int:
     return _peak_bytes()
 
 
-def _throughput(source: Path, folder: Path, count: int, rounds: int, preset: str) -> list[dict[str, Any]]:
+def _throughput(source: Path, folder: Path, count: int, rounds: int, preset: str) -> Rows:
     ways: dict[str, Callable[[Path, Path, str], None]] = {
         "bare PyAV": bare,
         "Reader and Writer": through_reader_and_writer,
@@ -220,12 +226,12 @@ def _throughput(source: Path, folder: Path, count: int, rounds: int, preset: str
             took[name].append(time.perf_counter() - begin)
             worked[name].append(time.process_time() - busy)
     return [
-        {
-            "way": name,
-            "pictures_per_second": count / statistics.median(took[name]),
-            "ratio": _median_ratio(took["bare PyAV"], took[name]),
-            "cpu_ratio": _median_ratio(worked["bare PyAV"], worked[name]),
-        }
+        (
+            name,
+            count / statistics.median(took[name]),
+            _median_ratio(took["bare PyAV"], took[name]),
+            _median_ratio(worked["bare PyAV"], worked[name]),
+        )
         for name in ways
     ]
 
@@ -234,12 +240,12 @@ def _median_ratio(bare_times: list[float], own_times: list[float]) -> float:
     return statistics.median(bare_time / own for bare_time, own in zip(bare_times, own_times, strict=True))
 
 
-def _memory(short: Path, long: Path, folder: Path, preset: str) -> list[dict[str, Any]]:
-    rows = []
+def _memory(short: Path, long: Path, folder: Path, preset: str) -> Rows:
+    rows: Rows = []
     for way in ("Reader and Writer", "pipeline"):
         peaks = []
         for clip in (short, long):
             command = [sys.executable, "-c", _MEASURE, way, str(clip), str(folder / "out.mp4"), preset]
             peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        rows.append({"way": way, "short_MB": peaks[0] / 1e6, "long_MB": peaks[1] / 1e6, "ratio": peaks[1] / peaks[0]})
+        rows.append((way, peaks[0] / 1e6, peaks[1] / 1e6, peaks[1] / peaks[0]))
     return rows

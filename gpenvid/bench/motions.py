@@ -85,7 +85,7 @@ MOTIONS = (
 
 @dataclass(slots=True)
 class Seen:
-    """What a detector makes of a motion: raw landmarks (T, 5) and boxes (T, 4), which pictures have one, which are off."""
+    """What a detector makes of a motion: landmarks (T, 5) and boxes (T, 4), which were found, which are off, scores."""
 
     boxes: Real
     landmarks: Complex

@@ -7,7 +7,6 @@ import importlib.util
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from gpenvid import metrics
+from gpenvid.bench import Table
 from gpenvid.bench.motions import MOTIONS, Crowd, Motion, Seen, crowd, detect, motion
 from gpenvid.faces.track import Tracker
 from gpenvid.options import TrackerOptions
@@ -23,15 +23,6 @@ from gpenvid.types import Face, Track
 
 Real = NDArray[np.float64]
 Points = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table to print: a title, the names of the columns, the rows."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str | float, ...]]
 
 
 def follow(moving: Motion, seen: Seen, options: TrackerOptions) -> Points:
@@ -93,12 +84,12 @@ def _share(cutoff: Real, dt: float) -> Real:
 class _Detections(np.ndarray):
     """An array that SORT may ask whether it is the empty list, which numpy 2 refuses to answer."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
-    def __eq__(self, other: object) -> bool:  # type: ignore[override]
+    def __eq__(self, other: object) -> bool:
         return len(self) == 0
 
-    def __ne__(self, other: object) -> bool:  # type: ignore[override]
+    def __ne__(self, other: object) -> bool:
         return len(self) > 0
 
 
@@ -107,14 +98,16 @@ def _run_sort(detections: Iterable[Real]) -> Iterator[Real]:
     with contextlib.redirect_stdout(io.StringIO()):
         tracker = SORT()
         for found in detections:
-            dets = found.view(_Detections) if len(found) else []
+            dets: Any = found.view(_Detections) if len(found) else []
             yield np.asarray(tracker.update(dets, (10000, 10000), [None] * len(found), 1))
 
 
 def _sort(moving: Motion, seen: Seen) -> Points:
     """facexlib's SORT, which tracks boxes: the landmarks are moved with the box."""
     raw, out = _raw(moving, seen), np.full((len(moving.times), 5, 2), np.nan)
-    dets = (np.array([[*box, 0.95]])[: int(found)] for box, found in zip(seen.boxes, seen.found, strict=True))
+    dets: Iterator[Real] = (
+        np.array([[*box, 0.95]])[: int(found)] for box, found in zip(seen.boxes, seen.found, strict=True)
+    )
     for k, tracked in enumerate(_run_sort(dets)):
         if len(tracked) and seen.found[k]:
             box = seen.boxes[k]
@@ -135,7 +128,7 @@ METHODS: dict[str, Callable[[Motion, Seen], Points]] = {
 def smoothing(title: str, seeds: int = 3, **faults: float) -> Table:
     """Position, acceleration and peak errors of all methods on all motions: medians over seeds.
 
-    faults: of `detect`. Ratios are to the noise of a detection that is no outlier: 1 pixel, and 6^0.5 pixels per frame^2.
+    faults: of `detect`. Ratios are to the noise of a detection that is no outlier: 1 px, and 6^0.5 px per frame^2.
     """
     rows: list[tuple[str | float, ...]] = []
     for name in MOTIONS:
@@ -155,7 +148,7 @@ def smoothing(title: str, seeds: int = 3, **faults: float) -> Table:
 
 
 def identity(counts: tuple[int, ...] = (2, 4, 6, 10), seeds: int = 2) -> Table:
-    """IDF1, HOTA and identity switches (TrackEval) on crowds, of SORT and of the tracker with and without look-ahead."""
+    """IDF1, HOTA and identity switches (TrackEval) on crowds, of SORT and of the tracker, causal and not."""
     header = ("faces", "method", "IDF1", "HOTA", "switches")
     rows: list[tuple[str | float, ...]] = []
     if importlib.util.find_spec("trackeval") is None:

@@ -29,8 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     from gpenvid import bench
 
     tables = bench.run(arguments.what)
-    for title, rows in tables.items():
-        print(f"{title}\n{bench.text(rows)}\n")
+    for table in tables:
+        print(table.text() + "\n")
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
+        content = {table.title: table.dicts() for table in tables}
+        Path(arguments.json).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -26,7 +26,7 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
-    from gpenvid.bench import text
+    from gpenvid.bench import Table
     from gpenvid.errors import WeightsError
     from gpenvid.evaluate import EvalOptions, run_evaluation
     from gpenvid.faces.detect import load_detector
@@ -40,5 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"without landmark distance: {error}", file=sys.stderr)
         detector = None
     head, *rows = run_evaluation(options, detector).table()
-    print(text([dict(zip(head, row, strict=True)) for row in rows]))
+    print(Table("", head, list(rows)).text().lstrip())
     return 0

@@ -53,7 +53,7 @@ def train_restorer(arguments: argparse.Namespace) -> int:
 
 
 def _add_detector(actions: Any) -> None:
-    from gpenvid.train.detector import DetectorTraining
+    from gpenvid.train.options import DetectorTraining
 
     command = add_command(actions, "detector", "train a face detector; goes on where a run was stopped", EXAMPLES)
     add_options(command, DetectorTraining)
@@ -63,7 +63,7 @@ def _add_detector(actions: Any) -> None:
 def train_detector(arguments: argparse.Namespace) -> int:
     """Train and name the weights."""
     from gpenvid.train import detector
-    from gpenvid.train.detector import DetectorTraining
+    from gpenvid.train.options import DetectorTraining
 
     print(detector.train_detector(DetectorTraining(**chosen(arguments, (DetectorTraining,)))))
     return 0

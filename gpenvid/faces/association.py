@@ -30,7 +30,7 @@ def associate(
     if it stays `alike` (T, D), which is asked for only then.
     """
     near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
-    growth = np.abs(np.log(sizes)[:, None] - np.log(found_sizes))
+    growth = np.abs(np.log(sizes[:, None] / found_sizes))
     cost = near + 0.7 * growth + handicap[:, None]
     gated = np.where(
         (near < np.where(fresh, reach, 0.7)[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None]), cost, _FAR

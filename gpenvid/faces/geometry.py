@@ -2,7 +2,7 @@
 
 The five landmarks, as complex numbers z, are the unitary transform of (mean, similarity to a template, 3 shape modes):
 
-    z = c + b (t + sum_m u_m e_m),   t the template, centred and of norm 1, e_m orthonormal, all orthogonal to each other
+    z = c + b (t + sum_m u_m e_m),   t the template, centred and of norm 1, e_m orthonormal and orthogonal to t
 
 Channels: 0 the centre c (pixels); 1 log b (log of the spread |b| in pixels, and the roll in radians); 2-4 the shape u;
 5 the box's centre relative to the face, (box centre - c) / b; 6 log(width / |b|) + i log(height / |b|).
@@ -35,7 +35,8 @@ def _basis() -> Complex:
     known = np.stack([np.ones(5), centred, [1, -1, 0, 1, -1], [1, 1, -4, 1, 1], [1, -1, 0, -1, 1]], 1)
     q, r = np.linalg.qr(known)
     phase = np.diag(r) / np.abs(np.diag(r))
-    return (q * phase).T
+    rows: Complex = (q * phase).T
+    return rows
 
 
 BASIS = _basis()

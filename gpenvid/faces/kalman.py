@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 from filterpy.common import van_loan_discretization
@@ -29,7 +28,6 @@ Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Flags = NDArray[np.bool_]
 Index = NDArray[np.intp]
-Array = TypeVar("Array", Real, Complex, Index)
 
 UNSEEN = 1e30
 """The variance of a measurement that was not made."""
@@ -54,7 +52,10 @@ class Motion:
     memory: float = 0.0
 
     def discrete(self, dt: float) -> tuple[Real, Real]:
-        """Return the transition F (3, 3) and process noise Q (3, 3) of (position, velocity, acceleration) over dt."""
+        """Return the transition F (3, 3) and process noise Q (3, 3) of (position, velocity, acceleration) over dt.
+
+        The first two columns of F are those of uniform motion.
+        """
         order = 3 if self.memory else 2
         A, G = np.diag(np.ones(order - 1), 1), np.zeros((order, 1))
         G[-1] = self.density**0.5
@@ -119,7 +120,8 @@ def _predict(x: Complex, P: Real, evidence: Real, scale: Real, dt: float, models
     evidence = routes.max(0)
     M, K = parent.shape
     if (parent != np.arange(M)[:, None]).any():
-        x, P = _gather(x, parent), _gather(P, parent)
+        six = parent[:, None] * (6 * K) + np.arange(6 * K).reshape(6, K)
+        x, P = x.take(six[:, :3] - parent[:, None] * (3 * K)), P.take(six)
     prior = to.F @ x
     prior_cov = to.spread @ P
     prior_cov += to.Q * scale
@@ -137,13 +139,6 @@ def _correct(step: Step, measured: Complex, variance: Real) -> None:
     step.posterior_cov = step.prior_cov - step.gain[:, _ROW] * column[:, _COLUMN]
     evidence = step.evidence - 0.5 * (y * step.pull.conj()).real - np.log(S)
     step.evidence = evidence - evidence.max(0)
-
-
-def _gather(array: Array, model: Index) -> Array:
-    """Return array (M, [.,] K) with the model of every channel chosen anew: model (M, K)."""
-    if array.ndim == 2:
-        return np.take_along_axis(array, model, 0)
-    return np.take_along_axis(array, model[:, None], 0)
 
 
 def _weight(evidence: Real) -> Real:
@@ -195,17 +190,14 @@ class Bank:
         self._x[..., own], self._P[..., own], self._evidence[:, own] = _rest(len(self.models), self.channels)
         self._free.append(slot)
 
-    def predict(self, dt: float, scale: Real) -> tuple[Complex, Real]:
-        """Advance all slots by dt > 0 seconds. Returns the mean and variance of what will be measured, (slots, C) each.
+    def predict(self, dt: float, scale: Real) -> Complex:
+        """Advance all slots by dt > 0 seconds. Returns what should be measured then, (slots, C).
 
         scale: (slots, C), the unit of each channel squared: process noise is in proportion to it.
         """
         self._next = step = _predict(self._x, self._P, self._evidence, scale.ravel(), dt, self.models)
-        weight = _weight(step.evidence)
-        mean = (weight * step.prior[:, 0]).sum(0)
-        d = step.prior[:, 0] - mean
-        variance = (weight * (step.prior_cov[:, 0] + 0.5 * (d.real**2 + d.imag**2))).sum(0)
-        return mean.reshape(-1, self.channels), variance.reshape(-1, self.channels)
+        mean: Complex = (_weight(step.evidence) * step.prior[:, 0]).sum(0)
+        return mean.reshape(-1, self.channels)
 
     def correct(self, measured: Complex, variance: Real) -> None:
         """Take in the measurements (slots, C) of variance (slots, C), UNSEEN where there is none."""
@@ -215,7 +207,7 @@ class Bank:
         self._x, self._P, self._evidence = step.posterior.copy(), step.posterior_cov.copy(), step.evidence.copy()
         self.steps.append(step)
 
-    def surprise(self, slots: list[int], measured: Complex, variance: Real) -> Real:
+    def surprise(self, slots: Index, measured: Complex, variance: Real) -> Real:
         """How far measurements (n, C) of variance (n, C) lie from what slots were predicted to show, (n, C).
 
         In standard deviations of the model that is least surprised. Called between `predict` and `correct`.
@@ -255,7 +247,7 @@ class Bank:
 
     def state(self) -> Complex:
         """The present estimate (3, slots, C): position, velocity and acceleration."""
-        x = (_weight(self._evidence)[:, None] * self._x).sum(0)
+        x: Complex = (_weight(self._evidence)[:, None] * self._x).sum(0)
         return x.reshape(3, -1, self.channels)
 
     def smooth(self, first: int, count: int) -> Complex:
@@ -263,23 +255,26 @@ class Bank:
         steps = self.steps
         weight = _weight(steps[-1].evidence)
         M, K = weight.shape
-        model: Index = np.broadcast_to(np.arange(M)[:, None], (M, K))
+        column, rows = np.arange(K), np.arange(3 * K).reshape(3, K)
+        model: Index = np.repeat(np.arange(M)[:, None], K, 1)
         adjoint = np.zeros((M, 3, K), np.complex128)
         out = np.empty((count, K), np.complex128)
         for k in range(len(steps) - 1, first - 1, -1):
             step = steps[k]
+            one, three = model * K + column, model[:, None] * (3 * K) + rows
             if k < first + count:
-                x = _gather(step.posterior[:, 0], model)
-                x -= (_gather(step.posterior_cov[:, :3], model) * adjoint).sum(1)
+                x = step.posterior[:, 0].take(one)
+                x -= (step.posterior_cov[:, :3].take(three) * adjoint).sum(1)
                 out[k - first] = (weight * x).sum(0)
             if k > first:
-                adjoint[:, 0] -= (_gather(step.gain, model) * adjoint).sum(1) + _gather(step.pull, model)
-                F = _transition(self.models, round(step.dt, 6)).F[:, :, :, None]
-                back = np.take_along_axis(F, model[:, None, None], 0)
-                adjoint = (back * adjoint[:, :, None]).sum(1)
+                adjoint[:, 0] -= (step.gain.take(three) * adjoint).sum(1) + step.pull.take(one)
+                F = _transition(self.models, round(step.dt, 6)).F
+                back = F[:, :, 2].take(model, 0).swapaxes(1, 2)
+                adjoint[:, 2] = (back * adjoint).sum(1)
+                adjoint[:, 1] += step.dt * adjoint[:, 0]
                 for own in step.born:
                     adjoint[..., own] = 0
-                model = _gather(step.parent, model)
+                model = step.parent.take(one)
         return out.reshape(count, -1, self.channels)
 
     def _own(self, slot: int) -> slice:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpenvid.faces.geometry import CHANNELS, Complex, Real, Sighting, decode, encode, robust
-from gpenvid.faces.kalman import UNSEEN, Bank
+from gpenvid.faces.kalman import UNSEEN, Bank, Index
 
 NOISE = np.array([0.2, 1, 1, 1, 1, 4, 4])
 """Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""
@@ -21,6 +21,9 @@ UNKNOWN = np.array([[10] * 7, [2, 0.5, 0.3, 0.3, 0.3, 0.1, 0.1], [20, 5, 3, 3, 3
 
 _JUMP = np.array([1, 1, 0, 0, 0, 0, 0])
 """The channels that a jump moves."""
+
+_STRANGE = np.array([6, 6, 4, 4, 4, np.inf, np.inf])
+"""So many standard deviations off in a channel make a detection worth a second look."""
 
 DOUBTS = 3
 """So many detections in a row that contradict the past, and the past is let go."""
@@ -44,8 +47,8 @@ class _Leap:
 class Poses:
     """The poses of all followed faces, each in a slot.
 
-    Every picture takes one `predict` and one `take`. Landmarks that contradict the face's shape are taken for errors and
-    replaced; a face that moved as a whole, box and all, in a way that no motion explains, is believed to have jumped,
+    Every picture takes one `predict` and one `take`. Landmarks that contradict the face's shape are taken for errors
+    and replaced; a face that moved as a whole, box and all, in a way that no motion explains, is believed to have jumped,
     unless it is back a moment later.
     """
 
@@ -65,10 +68,10 @@ class Poses:
         self.predict(0.0)
 
     def predict(self, dt: float) -> None:
-        """Advance by dt seconds. `centres` (slots,), `sizes` (slots,) and `unsure` (slots,) then say where faces are."""
+        """Advance by dt seconds. `centres` (slots,) then says where faces should be."""
         self.clock += dt
         self._lost += dt
-        self._mean, self._variance = self.bank.predict(max(dt, 1e-4), self._scale(self._unit))
+        self._mean = self.bank.predict(max(dt, 1e-4), self._scale(self._unit))
         for slot, leaps in list(self._leaps.items()):
             if self.clock - leaps[-1].clock > self.patience:
                 if not leaps[-1].confirmed:
@@ -85,12 +88,7 @@ class Poses:
         """How large each slot's face was, the geometric mean of its box's sides, (slots,), in pixels."""
         return np.exp(self._last[:, 1].real) * box_size(self._last)
 
-    @property
-    def unsure(self) -> Real:
-        """The standard deviation of `centres`, (slots,), in pixels."""
-        return np.sqrt(self._variance[:, 0])
-
-    def alike(self, slots: list[int], seen: Sighting) -> NDArray[np.bool_]:
+    def alike(self, slots: Index, seen: Sighting) -> NDArray[np.bool_]:
         """Return (slots, detections): whether size, shape and box of a detection are those of the face in a slot."""
         here, found = self._last[slots, None], seen.channels[None]
         shape = np.abs(here[..., 2:5] - found[..., 2:5]).max(-1) * self._unit[slots, None]
@@ -99,35 +97,39 @@ class Poses:
         alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.15)
         return alike
 
-    def take(self, slots: list[int], seen: Sighting, which: list[int]) -> None:
+    def take(self, slots: Index, seen: Sighting, which: Index) -> None:
         """Take in what was seen of the faces in slots: the detections of those indices. Others weren't seen."""
         n = self.bank.slots
         measured, variance = self._mean, np.full((n, CHANNELS), UNSEEN)
-        if slots:
-            z, unit, doubted = seen.channels[which], self._unit[slots], self._doubts[slots] > 0
-            expected = self._mean[slots]
-            z[:, 1] += 2j * np.pi * np.round((expected[:, 1] - z[:, 1]).imag / (2 * np.pi))
+        if len(slots):
+            z, unit, expected = seen.channels[which], self._unit[slots], self._mean[slots]
+            z[:, 1].imag += 2 * np.pi * np.round((expected[:, 1].imag - z[:, 1].imag) / (2 * np.pi))
             R = _noise(unit, seen.scores[which])
             off = self.bank.surprise(slots, z, R)
-            for i in np.flatnonzero(self._lost[slots] > REGAIN):
-                self._note_leap(slots[i])
-            strange = doubted | (off[:, :2].max(1) > 6) | (off[:, 2:5].max(1) > 4)
-            for slot in self._leaps:
-                strange |= np.equal(slots, slot)
-            believed = ~strange
-            for i in np.flatnonzero(strange):
-                believed[i] = self._judge(slots[i], z[i], R[i], seen.boxes[which[i]], seen.landmarks[which[i]])
-            rows = np.array(slots)[believed]
-            measured = self._mean.copy()
-            measured[rows], variance[rows] = z[believed], R[believed]
+            strange = (off > _STRANGE).any(1) | (self._doubts[slots] > 0)
+            lost = self._lost[slots]
+            if lost.max() > REGAIN:
+                for i in np.flatnonzero(lost > REGAIN):
+                    self._note_leap(slots[i])
+            if self._leaps:
+                strange |= np.isin(slots, list(self._leaps))
+            measured = measured.copy()
+            if strange.any():
+                believed = ~strange
+                for i in np.flatnonzero(strange):
+                    d = which[i]
+                    believed[i] = self._judge(slots[i], z[i], R[i], seen.boxes[d], seen.landmarks[d])
+                measured[slots[believed]], variance[slots[believed]] = z[believed], R[believed]
+            else:
+                measured[slots], variance[slots] = z, R
         self.bank.correct(measured, variance)
         self._taken += 1
         self._now = self.bank.state()
         self._unit = np.exp(np.clip(self._now[0, :, 1].real, -5, 10))
-        if slots:
-            share = -np.expm1(-self._lost[slots] / 0.4)
-            self._course[slots] += share * (self._now[1, slots, 0] - self._course[slots])
-            self._last[slots] = self._now[0, slots]
+        if len(slots):
+            now = self._now[:2, slots]
+            self._course[slots] += -np.expm1(-lost / 0.4) * (now[1, :, 0] - self._course[slots])
+            self._last[slots] = now[0]
             self._lost[slots] = 0
 
     def start(self, seen: Sighting, which: int) -> int:
@@ -162,7 +164,7 @@ class Poses:
         return boxes.astype(np.float32), np.stack([landmarks.real, landmarks.imag], -1).astype(np.float32)
 
     def _scale(self, unit: Real) -> Real:
-        scale = np.broadcast_to(MOTION, (len(unit), CHANNELS)).copy()
+        scale: Real = np.broadcast_to(MOTION, (len(unit), CHANNELS)).copy()
         scale[:, 0] *= unit**2
         return scale
 
@@ -171,14 +173,14 @@ class Poses:
         expected, unit = self._mean[slot].copy(), float(self._unit[slot])
         tired = self._doubts[slot] >= DOUBTS
         believed = whole = True
-        off = self.bank.surprise([slot], z[None], R[None])[0]
+        off = self.bank.surprise(np.array([slot]), z[None], R[None])[0]
         if off[2:5].max() > 4 and not tired:
             _, predicted = decode(expected)
             points, share = robust(predicted, landmarks, float(np.sqrt(R[0] / NOISE[0])))
             z[:] = encode(box[None], points[None])[0]
             z[1] += 2j * np.pi * np.round((expected[1] - z[1]).imag / (2 * np.pi))
             R /= max(share, 0.2)
-            off = self.bank.surprise([slot], z[None], R[None])[0]
+            off = self.bank.surprise(np.array([slot]), z[None], R[None])[0]
             believed, whole = share > 0.5, share == 1
         if self._came_back(slot, z):
             off[:2] = 0
@@ -201,7 +203,7 @@ class Poses:
         z[:], R[1:] = expected, UNSEEN
         z[0] = complex(box[0] + box[2], box[1] + box[3]) / 2 - np.exp(expected[1]) * expected[5]
         R[0] *= NOISE[5] / NOISE[0]
-        believed: bool = self.bank.surprise([slot], z[None], R[None])[0, 0] < 4
+        believed: bool = self.bank.surprise(np.array([slot]), z[None], R[None])[0, 0] < 4
         return believed
 
     def _note_leap(self, slot: int) -> None:
@@ -242,6 +244,6 @@ def box_size(channels: Complex) -> Real:
 def _noise(unit: Real, scores: Real) -> Real:
     """The variance (N, C) of the channels of detections: landmarks are off by 0.6 pixels and 1.2 % of their spread."""
     r = (0.6**2 + (0.012 * unit) ** 2) / np.maximum(scores, 0.3)
-    R = r[:, None] * NOISE
+    R: Real = r[:, None] * NOISE
     R[:, 1:] /= (unit**2)[:, None]
     return R

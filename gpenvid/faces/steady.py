@@ -52,7 +52,7 @@ class ResidualFilter:
         self._drop(now)
         if not self.seconds:
             return restored
-        residual = cv2.subtract(restored, crop, dtype=cv2.CV_32F)
+        residual = np.asarray(cv2.subtract(restored, crop, dtype=cv2.CV_32F), np.float32)
         side = min(_GRID, crop.shape[0])
         look = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
         old = self._memories.get(track_id)
@@ -67,7 +67,7 @@ class ResidualFilter:
         full = cv2.resize(weight, crop.shape[:2], interpolation=cv2.INTER_LINEAR)
         residual += cv2.merge([full] * 3) * (old.residual - residual)
         self._memories[track_id] = _Memory(now, residual, look, kept + 1, noise)
-        return cv2.add(crop, residual, dtype=cv2.CV_8U)
+        return np.asarray(cv2.add(crop, residual, dtype=cv2.CV_8U), np.uint8)
 
     def forget(self, track_id: int) -> None:
         """Forget a track, known or not."""

@@ -115,7 +115,8 @@ class Tracker:
         self._poses.predict(dt)
         seen = Sighting.of(faces or [])
         pairs = self._associate(seen)
-        self._poses.take([life.slot for life, _ in pairs], seen, [d for _, d in pairs])
+        slots = np.array([life.slot for life, _ in pairs], np.intp)
+        self._poses.take(slots, seen, np.array([d for _, d in pairs], np.intp))
         if faces is not None:
             self._account(pairs, seen)
         return done + self._emit()
@@ -147,10 +148,10 @@ class Tracker:
         lives, poses, now = self._lives, self._poses, self._clock.now
         if not lives or not len(seen):
             return []
-        slots = [life.slot for life in lives]
+        slots = np.array([life.slot for life in lives])
         lost = np.array([now - life.times[-1] for life in lives])
         sizes = poses.sizes[slots]
-        reach = 0.5 + np.minimum(3 * np.minimum(poses.unsure[slots] / sizes, 0.2) + 0.8 * lost, 1.5)
+        reach = 0.8 + np.minimum(0.8 * lost, 1.2)
         handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
         found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
         pairs = associate(

@@ -6,7 +6,7 @@ import csv
 import multiprocessing
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gpenvid.errors import OptionsError, WeightsError
-from gpenvid.options import option
+from gpenvid.errors import WeightsError
 from gpenvid.train.multibox import Targets, anchors, multibox_loss, normalise, targets_of
+from gpenvid.train.options import DetectorTraining
 from gpenvid.train.pool import ScenePool
 from gpenvid.train.scenes import Composer, Portrait, load_portraits
 from gpenvid.train.sheets import held_out, load_tiles
 from gpenvid.train.teacher import load_retinaface, relabel
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectorTraining:
-    """How a detector is trained. A run is a function of these values: two with the same agree on a CPU."""
-
-    data: str = option("", "folder of sheets with an index.json", metavar="DIR")
-    out: str = option("detector", "folder for checkpoints, the log and the scenes", metavar="DIR")
-    teacher: str = option("", "RetinaFace mobile0.25 weights whose averaged answers replace the index's labels")
-    steps: int = option(20000, "length of the schedule")
-    decay: float = option(0.4, "share of the steps, at the end, over which the learning rate falls to zero")
-    minutes: float = option(0.0, "stop after this time, ready to be resumed; 0 for no limit")
-    rate: float = option(3e-3, "learning rate of AdamW")
-    batch: int = option(8, "pictures in a step")
-    size: int = option(256, "side of a picture in pixels, a multiple of 64")
-    large: int = option(4, "every so many steps, a quarter of the pictures at twice the side; 0 for never")
-    pool: int = option(12000, "scenes composed; a quarter as many of the large ones")
-    fresh: float = option(1.0, "scenes by which the part of the pool that is drawn from grows each step")
-    ema: float = option(0.995, "decay of the averaged weights, which are the result")
-    workers: int = option(0, "processes that compose scenes ahead; 0 composes when a scene is first drawn")
-    save_every: int = option(500, "steps between checkpoints")
-    seed: int = option(1, "seed of everything random")
-
-    def __post_init__(self) -> None:
-        """Refuse nonsense with an OptionsError."""
-        if self.size < 64 or self.size % 64:
-            raise OptionsError(f"--size {self.size}: must be a multiple of 64")
-        for name in ("steps", "batch", "pool", "save_every"):
-            if getattr(self, name) < 1:
-                raise OptionsError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")
-        for name in ("decay", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionsError(f"--{name} {getattr(self, name)}: must be from 0 to below 1")
-
 
 WARMING = 50
 """Steps over which the learning rate rises to its full value."""
