@@ -106,7 +106,7 @@ def _run_sort(detections: Iterable[Real]) -> Iterator[Real]:
     """Run facexlib's SORT, silenced, over detections (N, 5) per picture; gives (K, 5) boxes and ids."""
     tracker = SORT()
     for found in detections:
-        dets = found.view(_Detections) if len(found) else []
+        dets: Real | list[Real] = found.view(_Detections) if len(found) else []
         with contextlib.redirect_stdout(io.StringIO()):
             tracked = tracker.update(dets, (10000, 10000), [None] * len(found), 1)
         yield np.asarray(tracked)

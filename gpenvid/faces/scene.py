@@ -82,7 +82,8 @@ def _exposed(dark: Image, bright: Image) -> Image:
     """What the dark picture would be like in the light of the bright one, in which much may be white."""
     open_ = bright < 250
     gain = float(bright[open_].sum()) / max(float(dark[open_].sum()), 1.0)
-    return np.minimum(dark * max(gain, 1.0), 255).astype(np.uint8)
+    exposed: Image = np.minimum(dark * max(gain, 1.0), 255).astype(np.uint8)
+    return exposed
 
 
 def _colours(small: Image) -> Float:

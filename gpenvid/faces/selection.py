@@ -48,7 +48,7 @@ class Selection:
     def gates(self, boxes: Real, landmarks: Real) -> Real:
         """Return weights (...), 0 to 1, of boxes (..., 4) and landmarks (..., 5, 2) by size and turn."""
         options = self._options
-        weight = np.clip((options.max_turn - turn(landmarks)) / _SLOPE, 0, 1)
+        weight: Real = np.clip((options.max_turn - turn(landmarks)) / _SLOPE, 0, 1)
         size = np.maximum((boxes[..., 2:] - boxes[..., :2]).max(-1), 1e-3)
         if options.max_face:
             weight = np.minimum(weight, np.clip((options.max_face / size - 1) / _RAMP, 0, 1))
