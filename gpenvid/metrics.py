@@ -139,7 +139,7 @@ def peak_error(points: ArrayLike, truth: ArrayLike) -> float:
 
 
 def jitter(points: ArrayLike) -> float:
-    """Root mean square second difference per coordinate of points (T, ..., 2), in pixels per frame^2, without a truth."""
+    """Root mean square second difference per coordinate of points (T, ..., 2) in pixels per frame^2."""
     return float(np.sqrt(np.nanmean(np.diff(np.asarray(points, np.float64), n=2, axis=0) ** 2)))
 
 

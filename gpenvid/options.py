@@ -72,6 +72,9 @@ class TrackerOptions:
     fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
     memory: float = option(2.0, "seconds after which a lost face is forgotten")
     stability: float = option(50.0, "how strongly flicker of the restoration is damped, 0 to 100")
+    faces: str = option("all", "which faces to restore: all, largest, center, or track numbers such as 1,4")
+    max_face: float = option(0.0, "leave faces larger than this many pixels alone; 0 for no limit")
+    max_turn: float = option(80.0, "leave faces turned aside by more than this many degrees alone")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
@@ -81,6 +84,15 @@ class TrackerOptions:
         _require(0 <= self.fade <= 2, "fade", self.fade, "0 to 2 seconds")
         _require(0 <= self.memory <= 60, "memory", self.memory, "0 to 60 seconds")
         _require(0 <= self.stability <= 100, "stability", self.stability, "0 to 100")
+        numbers = all(word.strip().isdigit() for word in self.faces.split(","))
+        _require(
+            self.faces in ("all", "largest", "center") or numbers,
+            "faces",
+            self.faces,
+            "all, largest, center or track numbers",
+        )
+        _require(self.max_face >= 0, "max_face", self.max_face, "0 or more")
+        _require(0 < self.max_turn <= 180, "max_turn", self.max_turn, "1 to 180 degrees")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

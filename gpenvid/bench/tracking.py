@@ -95,11 +95,12 @@ class _Detections(np.ndarray):
 
 def _run_sort(detections: Iterable[Real]) -> Iterator[Real]:
     """Run facexlib's SORT, silenced, over detections (N, 5) per picture; gives (K, 5) boxes and ids."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        tracker = SORT()
-        for found in detections:
-            dets: Any = found.view(_Detections) if len(found) else []
-            yield np.asarray(tracker.update(dets, (10000, 10000), [None] * len(found), 1))
+    tracker = SORT()
+    for found in detections:
+        dets: Real | list[Real] = found.view(_Detections) if len(found) else []
+        with contextlib.redirect_stdout(io.StringIO()):
+            tracked = tracker.update(dets, (10000, 10000), [None] * len(found), 1)
+        yield np.asarray(tracked)
 
 
 def _sort(moving: Motion, seen: Seen) -> Points:

@@ -48,8 +48,8 @@ class Poses:
     """The poses of all followed faces, each in a slot.
 
     Every picture takes one `predict` and one `take`. Landmarks that contradict the face's shape are taken for errors
-    and replaced; a face that moved as a whole, box and all, in a way that no motion explains, is believed to have jumped,
-    unless it is back a moment later.
+    and replaced; a face that moved as a whole, box and all, in a way that no motion explains, is believed to have
+    jumped, unless it is back a moment later.
     """
 
     def __init__(self) -> None:

@@ -41,8 +41,7 @@ class SceneDetector:
     def update(self, image: Image, time: float | Fraction) -> bool:
         """Take in a small RGB copy (H, W, 3) of the next picture and its time in seconds; say if it is a cut."""
         small = np.asarray(cv2.resize(image, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
-        luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        gray = np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0), np.float32)
+        gray = _gray(small)
         now = float(time)
         dt, self._time = min(max(now - self._time, 0.0), 0.5), now
         if gray.std() < 6:
@@ -66,9 +65,25 @@ def _difference(gray_a: Float, gray_b: Float, small_a: Image, small_b: Image) ->
     if change > 0.25:
         a, b = _shifted(gray_a, gray_b)
         change = min(change, 1 - _structure(a, b) * (a.size / gray_a.size) ** 0.5)
+    if change > 0.25 and not 0.75 < gray_a.mean() / gray_b.mean() < 1.33:
+        dark, bright = sorted((small_a, small_b), key=np.mean)
+        change = min(change, 1 - _structure(_gray(_exposed(dark, bright)), _gray(bright)))
     if change > 0.25:
         change *= min(1.6 - float(np.minimum(_colours(small_a), _colours(small_b)).sum()), 1.0)
     return change
+
+
+def _gray(small: Image) -> Float:
+    luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0), np.float32)
+
+
+def _exposed(dark: Image, bright: Image) -> Image:
+    """What the dark picture would be like in the light of the bright one, in which much may be white."""
+    open_ = bright < 250
+    gain = float(bright[open_].sum()) / max(float(dark[open_].sum()), 1.0)
+    exposed: Image = np.minimum(dark * max(gain, 1.0), 255).astype(np.uint8)
+    return exposed
 
 
 def _colours(small: Image) -> Float:

@@ -13,6 +13,7 @@ import numpy as np
 from gpenvid.faces.association import associate, duplicates
 from gpenvid.faces.geometry import Sighting
 from gpenvid.faces.pose import Poses, box_size
+from gpenvid.faces.selection import Selection
 from gpenvid.options import TrackerOptions
 from gpenvid.types import Face, Track
 
@@ -93,6 +94,8 @@ class Tracker:
         """Make a tracker that has seen nothing."""
         self.options = options or TrackerOptions()
         self._clock = Clock()
+        self._selection = Selection(self.options)
+        self._size: tuple[int, int] | None = None
         self._next_id = 1
         self._interval = 0.0  # seconds between runs of the detector
         self._reset()
@@ -102,14 +105,18 @@ class Tracker:
         """How many pictures did not come later than the one before."""
         return self._clock.irregular
 
-    def update(self, faces: list[Face] | None, time: Time, cut: bool = False) -> Final:
+    def update(
+        self, faces: list[Face] | None, time: Time, cut: bool = False, size: tuple[int, int] | None = None
+    ) -> Final:
         """Take in the next picture; return the pictures that became final, in order.
 
         faces: what was detected in it, or None if the detector was not run: positions are predicted, or interpolated.
-        time: its presentation time in seconds. cut: it starts a new scene.
+        time: its presentation time in seconds. cut: it starts a new scene. size: its width and height, which the choice
+        of the central face needs to know once.
         Over all calls and the last `flush`, every picture is returned exactly once.
         """
         done = self.cut() if cut else []
+        self._size = size or self._size
         dt = self._clock.tick(time)
         self._pending.append(_Picture(time, self._clock.now))
         self._poses.predict(dt)
@@ -211,15 +218,16 @@ class Tracker:
         boxes, landmarks = self._poses.smooth(len(steps) - len(self._pending), count)
         now, bridge, fade = self._clock.now, self._bridge, self.options.fade
         lives = sorted(self._lives + self._gone, key=lambda life: life.id)
+        gates = self._selection.gates(boxes, landmarks)
         for k in range(count):
             time, clock = self._pending.popleft()
             step = (clock - self._shown) / fade if fade and self._shown is not None else 1.0
             tracks = []
-            for life in lives:
-                i = bisect_right(life.times, clock) - 1
-                if i < 0 or not life.confirmed:
-                    continue
-                wanted = life.wanted(i, clock, now, bridge, fade)
+            here = [(life, bisect_right(life.times, clock) - 1) for life in lives if life.confirmed]
+            here = [(life, i) for life, i in here if i >= 0]
+            chosen = self._selection.chosen([n.id for n, _ in here], boxes[k, [n.slot for n, _ in here]], self._size)
+            for (life, i), choice in zip(here, chosen, strict=True):
+                wanted = min(life.wanted(i, clock, now, bridge, fade), float(gates[k, life.slot])) if choice else 0.0
                 life.shown = max(min(wanted, 1.0, life.shown + step), 0.0, life.shown - step)
                 if life.shown > 0:
                     face = Face(boxes[k, life.slot], landmarks[k, life.slot], life.scores[i])

@@ -1,0 +1,75 @@
+"""Which of the faces are restored, and how much of each: choices that fade, so that nothing pops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpenvid.options import TrackerOptions
+
+Real = NDArray[np.floating]
+
+_RAMP = 0.2
+"""A face at the limit of size is not shown, one this share inside it is shown fully."""
+
+_SLOPE = 15.0
+"""Degrees before the limit of turn at which a face begins to fade."""
+
+_LOYALTY = 1.25
+"""Another face must be so much larger, or nearer the centre, to be chosen in place of the one chosen before."""
+
+
+def turn(landmarks: Real) -> Real:
+    """Estimate by how many degrees faces are turned left or right, 0 to 180, from landmarks (..., 5, 2).
+
+    A nose lies about half the eyes' distance before the plane of eyes and mouth: what it shows of that is the tangent.
+    """
+    left, right, nose, mouth = landmarks[..., 0, :], landmarks[..., 1, :], landmarks[..., 2, :], landmarks[..., 3:, :]
+    middle = (left + right) / 4 + mouth.mean(-2) / 2
+    down = mouth.mean(-2) - (left + right) / 2
+    across = np.stack([down[..., 1], -down[..., 0]], -1)
+    across /= np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-6)
+    aside, apart = ((nose - middle) * across).sum(-1), ((right - left) * across).sum(-1)
+    angle: Real = np.degrees(np.arctan2(2 * np.abs(aside), apart))
+    return angle
+
+
+class Selection:
+    """Weighs faces by the options: by size and turn, and by `--faces`, whose choice is not given up lightly."""
+
+    def __init__(self, options: TrackerOptions) -> None:
+        """Choose nobody yet."""
+        self._options = options
+        self._chosen = 0
+        self._ids = {int(word) for word in options.faces.split(",")} if options.faces[:1].isdigit() else set()
+
+    def gates(self, boxes: Real, landmarks: Real) -> Real:
+        """Return weights (...), 0 to 1, of boxes (..., 4) and landmarks (..., 5, 2) by size and turn."""
+        options = self._options
+        weight: Real = np.clip((options.max_turn - turn(landmarks)) / _SLOPE, 0, 1)
+        size = np.maximum((boxes[..., 2:] - boxes[..., :2]).max(-1), 1e-3)
+        if options.max_face:
+            weight = np.minimum(weight, np.clip((options.max_face / size - 1) / _RAMP, 0, 1))
+        return weight
+
+    def chosen(self, ids: Sequence[int], boxes: Real, picture: tuple[int, int] | None) -> list[bool]:
+        """Return which of the faces of one picture are chosen: ids (N,), boxes (N, 4), the picture's width and height.
+
+        Raises ValueError if the choice is by the centre, and the picture's size is not known.
+        """
+        which = self._options.faces
+        if which == "all" or not len(ids):
+            return [True] * len(ids)
+        if self._ids:
+            return [i in self._ids for i in ids]
+        if which == "largest":
+            demerit = -np.log(np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], 1), 1e-3)) / 2
+        elif picture is None:
+            raise ValueError("--faces center needs the picture's size")
+        else:
+            demerit = np.log(np.linalg.norm((boxes[:, :2] + boxes[:, 2:] - np.array(picture)) / 2, axis=1) + 1e-3)
+        demerit = demerit - np.log(_LOYALTY) * np.equal(ids, self._chosen)
+        self._chosen = ids[int(demerit.argmin())]
+        return [i == self._chosen for i in ids]
