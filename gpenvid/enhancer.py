@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import av
@@ -15,6 +15,7 @@ from gpenvid.faces import align
 from gpenvid.faces.detect import Detector, load_detector
 from gpenvid.faces.mask import FaceParser, load_parser
 from gpenvid.faces.scene import SceneDetector
+from gpenvid.faces.selection import Selection
 from gpenvid.faces.steady import ResidualFilter
 from gpenvid.faces.tone import keep_gray
 from gpenvid.faces.track import Tracker
@@ -41,6 +42,12 @@ class _Picture:
     small: Image
     to_small: float
     to_stored: Affine
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture in square pixels."""
+        height, width = self.small.shape[:2]
+        return round(width / self.to_small), round(height / self.to_small)
 
 
 @dataclass(slots=True)
@@ -119,6 +126,12 @@ class Enhancer:
         faces = self._detect([picture])[0]
         sure = [face for face in faces if face.score >= self.options.tracker.confident]
         tracks = [Track(i, face) for i, face in enumerate(sure, start=1)]
+        if tracks:
+            selection = Selection(self.options.tracker)
+            boxes, landmarks = np.stack([face.box for face in sure]), np.stack([face.landmarks for face in sure])
+            chosen = selection.chosen([track.id for track in tracks], boxes, picture.size)
+            shown = selection.gates(boxes, landmarks) * chosen
+            tracks = [replace(track, strength=float(each)) for track, each in zip(tracks, shown, strict=True)]
         (enhanced,) = self._restored(iter([(picture, tracks)]), steady=None)
         return enhanced
 
@@ -140,7 +153,7 @@ class Enhancer:
                 with self.clock("track"):
                     cut = scene.update(picture.small, picture.seconds)
                     self.counts.cuts += cut
-                    final = tracker.update(faces, picture.seconds, cut=cut)
+                    final = tracker.update(faces, picture.seconds, cut=cut, size=picture.size)
                 for _, tracks in final:
                     yield waiting.popleft(), tracks
         for _, tracks in tracker.flush():

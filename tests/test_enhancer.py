@@ -200,3 +200,18 @@ def test_what_is_no_face_is_counted_and_left_alone() -> None:
     worker = enhancer(PaintRestorer(), Collapsed())
     assert (worker.image(rgb) == rgb).all()
     assert (worker.counts.faces, worker.counts.skipped, worker.counts.restored) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("still", [True, False])
+@pytest.mark.parametrize(("faces", "painted"), [("all", "ab"), ("largest", "b"), ("center", "a"), ("2", "a")])
+def test_faces_are_chosen_in_videos_and_stills(faces: str, painted: str, still: bool) -> None:
+    # a is small and in the middle, b is large and aside. The larger is number 1.
+    rgb = picture(WIDTH, HEIGHT, (160, 120, 24), (260, 120, 40))
+    worker = enhancer(PaintRestorer(), faces=faces, min_face=0)
+    if still:
+        out = worker.image(rgb)
+    else:
+        *_, last = worker.process(frame(rgb, i, "rgb24") for i in range(12))
+        out = last.to_ndarray()
+    found = {name: mean_inside(out, x, 120, 8)[0] > 150 for name, x in (("a", 160), ("b", 260))}
+    assert found == {"a": "a" in painted, "b": "b" in painted}
