@@ -25,6 +25,9 @@ _JUMP = np.array([1, 1, 0, 0, 0, 0, 0])
 _STRANGE = np.array([6, 6, 4, 4, 4, np.inf, np.inf])
 """So many standard deviations off in a channel make a detection worth a second look."""
 
+DEFORMED, MOVED, GROWN = 0.12, 0.12, 0.18
+"""How far from what is expected shape, place and log size must be, in |b|, for an outlier or a jump; less is motion."""
+
 DOUBTS = 3
 """So many detections in a row that contradict the past, and the past is let go."""
 
@@ -174,7 +177,7 @@ class Poses:
         tired = self._doubts[slot] >= DOUBTS
         believed = whole = True
         off = self.bank.surprise(np.array([slot]), z[None], R[None])[0]
-        if off[2:5].max() > 4 and not tired:
+        if off[2:5].max() > 4 and np.linalg.norm(z[2:5] - expected[2:5]) > DEFORMED and not tired:
             _, predicted = decode(expected)
             points, share = robust(predicted, landmarks, float(np.sqrt(R[0] / NOISE[0])))
             z[:] = encode(box[None], points[None])[0]
@@ -184,7 +187,8 @@ class Poses:
             believed, whole = share > 0.5, share == 1
         if self._came_back(slot, z):
             off[:2] = 0
-        jumps = off[:2].max() > 6 and abs(z[0] - expected[0]) + unit * abs(z[1] - expected[1]) > 0.1 * unit
+        far = max(abs(z[0] - expected[0]) / unit / MOVED, abs(z[1] - expected[1]) / GROWN)
+        jumps = off[:2].max() > 6 and far > 1
         if jumps and believed:
             believed = tired or abs(z[5] - expected[5]) < 0.15
         self._doubts[slot] = 0 if believed and whole else self._doubts[slot] + 1
