@@ -180,7 +180,8 @@ class Poses:
     def _learn_noise(self, slots: Index, off: Real) -> None:
         """Learn from the surprise (n, C) of detections how noisy they are: 0.6 to 30 times as usual.
 
-        Less is not believed: an alignment steadier than the face does no harm, a less steady one is seen. The median over the channels doesn't mind an outlier or a motion that only some of them show.
+        Less is not believed: an alignment steadier than the face does no harm, a less steady one is seen. The median
+        over the channels doesn't mind an outlier, or a motion that only some of them show.
         """
         ratio = np.minimum(np.median(off[:, :5] ** 2, axis=1) / TYPICAL, 6)
         share = -np.expm1(-self._lost[slots] / 0.5)
