@@ -101,7 +101,7 @@ class Poses:
         shape = np.abs(here[..., 2:5] - found[..., 2:5]).max(-1) * self._unit[slots, None]
         frame = np.abs(here[..., 5:] - found[..., 5:]).max(-1)
         size = np.abs((here[..., 1] - found[..., 1]).real)
-        alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.15)
+        alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.12)
         return alike
 
     def take(self, slots: Index, seen: Sighting, which: Index) -> None:
