@@ -323,3 +323,13 @@ def test_channels_and_landmarks_are_two_ways_to_say_one_thing() -> None:
     moved = geometry.encode(boxes, 10 + 5j + landmarks * np.exp(0.2j) * 1.5)
     np.testing.assert_allclose(moved[:, 1] - channels[:, 1], np.log(1.5) + 0.2j, atol=1e-9)
     np.testing.assert_allclose(moved[:, 2:5], channels[:, 2:5], atol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 3.0])
+def test_how_noisy_the_detector_is_is_learnt(noise: float) -> None:
+    moving = motion("zoom and roll", seconds=20, seed=2)
+    truth = moving.truth()[1]
+    truth = np.stack([truth.real, truth.imag], -1)
+    points = follow(moving, detect(moving, noise=noise, outliers=0, seed=8), TrackerOptions())[50:]
+    assert metrics.acceleration_error(points, truth[50:]) < noise * RAW_ACCELERATION / 10
+    assert metrics.position_error(points, truth[50:]) < 0.6 * noise

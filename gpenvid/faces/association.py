@@ -40,7 +40,7 @@ def associate(
     if len(pairs) == len(centres) or len(pairs) == len(found):
         return pairs
     pairs += _assign(gated, _without(fresh, [i for i, _ in pairs]), ~confident)
-    leaps = np.where((near < np.where(fresh, 2, 1 + reach)[:, None]) & alike(), cost, _FAR)
+    leaps = np.where((near < np.where(fresh, 2, 1.4 + reach)[:, None]) & alike(), cost, _FAR)
     left = _without(everyone, [i for i, _ in pairs])
     return pairs + _assign(leaps, left, _without(confident, [j for _, j in pairs]))
 

@@ -28,6 +28,9 @@ _STRANGE = np.array([6, 6, 4, 4, 4, np.inf, np.inf])
 DEFORMED, MOVED, GROWN = 0.12, 0.12, 0.18
 """How far from what is expected shape, place and log size must be, in |b|, for an outlier or a jump; less is motion."""
 
+TYPICAL = 1.35
+"""The median over channels of the squared surprise, where noise is as assumed."""
+
 DOUBTS = 3
 """So many detections in a row that contradict the past, and the past is let go."""
 
@@ -61,6 +64,7 @@ class Poses:
         self.clock = 0.0
         self._taken = 0
         self._unit = np.ones(0)  # |b| of each slot, in pixels
+        self._noise = np.ones(0)  # variance of each slot's detections, beside what detections usually have
         self._lost = np.zeros(0)  # seconds since each was seen
         self._last = np.zeros((0, CHANNELS), np.complex128)  # what each was like then
         self._course = np.zeros(0, np.complex128)  # its velocity then, over half a second
@@ -97,7 +101,7 @@ class Poses:
         shape = np.abs(here[..., 2:5] - found[..., 2:5]).max(-1) * self._unit[slots, None]
         frame = np.abs(here[..., 5:] - found[..., 5:]).max(-1)
         size = np.abs((here[..., 1] - found[..., 1]).real)
-        alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.15)
+        alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.12)
         return alike
 
     def take(self, slots: Index, seen: Sighting, which: Index) -> None:
@@ -107,8 +111,9 @@ class Poses:
         if len(slots):
             z, unit, expected = seen.channels[which], self._unit[slots], self._mean[slots]
             z[:, 1].imag += 2 * np.pi * np.round((expected[:, 1].imag - z[:, 1].imag) / (2 * np.pi))
-            R = _noise(unit, seen.scores[which])
+            R = _usual_noise(unit, seen.scores[which]) * self._noise[slots, None]
             off = self.bank.surprise(slots, z, R)
+            self._learn_noise(slots, off)
             strange = (off > _STRANGE).any(1) | (self._doubts[slots] > 0)
             lost = self._lost[slots]
             if lost.max() > REGAIN:
@@ -141,14 +146,15 @@ class Poses:
         unit = np.exp(z[1:2].real)
         spread = UNKNOWN.copy()
         spread[:, 0] *= unit**2
-        spread[0] = _noise(unit, seen.scores[which : which + 1])[0]
+        spread[0] = _usual_noise(unit, seen.scores[which : which + 1])[0]
         slot = self.bank.claim(z, spread)
         more = self.bank.slots - len(self._unit)
         self._unit, self._doubts = np.pad(self._unit, (0, more), constant_values=1), np.pad(self._doubts, (0, more))
         self._lost, self._course = np.pad(self._lost, (0, more)), np.pad(self._course, (0, more))
+        self._noise = np.pad(self._noise, (0, more), constant_values=1)
         self._now, self._last = np.pad(self._now, ((0, 0), (0, more), (0, 0))), np.pad(self._last, ((0, more), (0, 0)))
         self._unit[slot], self._doubts[slot], self._lost[slot] = unit[0], 0, 0
-        self._last[slot], self._course[slot] = z, 0
+        self._last[slot], self._course[slot], self._noise[slot] = z, 0, 1
         self._now[:, slot] = 0
         self._now[0, slot] = z
         return slot
@@ -170,6 +176,16 @@ class Poses:
         scale: Real = np.broadcast_to(MOTION, (len(unit), CHANNELS)).copy()
         scale[:, 0] *= unit**2
         return scale
+
+    def _learn_noise(self, slots: Index, off: Real) -> None:
+        """Learn from the surprise (n, C) of detections how noisy they are: 0.6 to 30 times as usual.
+
+        Less is not believed: an alignment steadier than the face does no harm, a less steady one is seen. The median
+        over the channels doesn't mind an outlier, or a motion that only some of them show.
+        """
+        ratio = np.minimum(np.median(off[:, :5] ** 2, axis=1) / TYPICAL, 6)
+        share = -np.expm1(-self._lost[slots] / 0.5)
+        self._noise[slots] = np.clip(self._noise[slots] * (1 + share * (ratio - 1)), 0.6, 30)
 
     def _judge(self, slot: int, z: Complex, R: Real, box: Real, landmarks: Complex) -> bool:
         """Decide whether to believe a detection that surprises; z and R, (C,), are amended in place."""
@@ -245,7 +261,7 @@ def box_size(channels: Complex) -> Real:
     return size
 
 
-def _noise(unit: Real, scores: Real) -> Real:
+def _usual_noise(unit: Real, scores: Real) -> Real:
     """The variance (N, C) of the channels of detections: landmarks are off by 0.6 pixels and 1.2 % of their spread."""
     r = (0.6**2 + (0.012 * unit) ** 2) / np.maximum(scores, 0.3)
     R: Real = r[:, None] * NOISE

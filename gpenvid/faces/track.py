@@ -158,7 +158,7 @@ class Tracker:
         slots = np.array([life.slot for life in lives])
         lost = np.array([now - life.times[-1] for life in lives])
         sizes = poses.sizes[slots]
-        reach = 0.8 + np.minimum(0.8 * lost, 1.2)
+        reach = 0.45 + np.minimum(0.8 * lost, 1.2)
         handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
         found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
         pairs = associate(
