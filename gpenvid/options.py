@@ -67,7 +67,7 @@ class TrackerOptions:
     """How faces are followed over time. All durations are seconds."""
 
     lag: float = option(0.4, "seconds of look-ahead for smoothing; 0 is causal")
-    confident: float = option(0.6, "least score of a detection that starts a track; weaker ones only continue it")
+    confident: float = option(0.7, "least score of a detection that starts a track; weaker ones only continue it")
     confirm: float = option(0.1, "seconds for which a face must be seen before it counts as one")
     fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
     memory: float = option(2.0, "seconds after which a lost face is forgotten")

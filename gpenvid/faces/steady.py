@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from gpenvid.types import Float, Image
 
+BASE = 96.0
+"""Crop sides per standard deviation of the blur that takes the noise out of the crop before it is compared."""
+
 FORGET = 2.0
 """Seconds after which a track that wasn't seen is dropped."""
 
@@ -52,7 +55,8 @@ class ResidualFilter:
         self._drop(now)
         if not self.seconds:
             return restored
-        residual = np.asarray(cv2.subtract(restored, crop, dtype=cv2.CV_32F), np.float32)
+        base = cv2.GaussianBlur(crop, (0, 0), crop.shape[0] / BASE)
+        residual = np.asarray(cv2.subtract(restored, base, dtype=cv2.CV_32F), np.float32)
         side = min(_GRID, crop.shape[0])
         look = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
         old = self._memories.get(track_id)
@@ -67,7 +71,7 @@ class ResidualFilter:
         full = cv2.resize(weight, crop.shape[:2], interpolation=cv2.INTER_LINEAR)
         residual += cv2.merge([full] * 3) * (old.residual - residual)
         self._memories[track_id] = _Memory(now, residual, look, kept + 1, noise)
-        return np.asarray(cv2.add(crop, residual, dtype=cv2.CV_8U), np.uint8)
+        return np.asarray(cv2.add(base, residual, dtype=cv2.CV_8U), np.uint8)
 
     def forget(self, track_id: int) -> None:
         """Forget a track, known or not."""
