@@ -71,7 +71,7 @@ class TrackerOptions:
     confirm: float = option(0.1, "seconds for which a face must be seen before it counts as one")
     fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
     memory: float = option(2.0, "seconds after which a lost face is forgotten")
-    stability: float = option(50.0, "how strongly flicker of the restoration is damped, 0 to 100")
+    stability: float = option(25.0, "how strongly flicker of the restoration is damped, 0 to 100")
     faces: str = option("all", "which faces to restore: all, largest, center, or track numbers such as 1,4")
     max_face: float = option(0.0, "leave faces larger than this many pixels alone; 0 for no limit")
     max_turn: float = option(80.0, "leave faces turned aside by more than this many degrees alone")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.faces.align import passed
 from gpenvid.types import Float, Image
 
 BASE = 96.0
@@ -55,7 +56,7 @@ class ResidualFilter:
         self._drop(now)
         if not self.seconds:
             return restored
-        base = cv2.GaussianBlur(crop, (0, 0), crop.shape[0] / BASE)
+        base = _without_noise(crop, restored)
         residual = np.asarray(cv2.subtract(restored, base, dtype=cv2.CV_32F), np.float32)
         side = min(_GRID, crop.shape[0])
         look = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -84,6 +85,16 @@ class ResidualFilter:
     def _drop(self, now: float) -> None:
         for track_id in [i for i, memory in self._memories.items() if abs(now - memory.time) > FORGET]:
             del self._memories[track_id]
+
+
+def _without_noise(crop: Image, restored: Image) -> Float:
+    """The crop, (S, S, 3) float32, blurred where the network took its finest detail for noise; exact where it did not.
+
+    The noise is new in every picture: an average of restored - crop would put it back.
+    """
+    kept = cv2.merge([passed(crop, restored)] * 3)
+    blurred = cv2.GaussianBlur(crop, (0, 0), crop.shape[0] / BASE).astype(np.float32)
+    return np.asarray(blurred + kept * (crop.astype(np.float32) - blurred), np.float32)
 
 
 def _sameness(look: Float, old: _Memory, dt: float) -> tuple[NDArray[np.float32], float]:
