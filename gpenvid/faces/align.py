@@ -168,19 +168,29 @@ def passed(crop_in: Image, restored: Image) -> Float:
     crop's, the gain of a Wiener filter: 1 where the network left or strengthened what it saw, near 0 where it took it
     for noise. Exactly 1 where the network changed nothing.
     """
-    seen, shown = (_finest(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)) for face in (crop_in, restored))
+    seen = _finest(crop_in)
     noise = float(np.median(np.abs(seen))) / 0.6745
     noisy = min(max((noise - CLEAN) / (NOISY - CLEAN), 0.0), 1.0)
     if noisy == 0:
         return np.ones_like(seen)
+    return np.asarray(1 - noisy * (1 - detail_gain(crop_in, restored)), np.float32)
+
+
+def detail_gain(crop_in: Image, restored: Image) -> Float:
+    """Regress the restored face's finest band on the crop's, locally: (S, S) float32 in [0, 1], smooth.
+
+    1 where the network left or strengthened detail (exactly 1 where it changed nothing), near 0 where it took what it
+    saw for noise, as the gain of a Wiener filter.
+    """
+    seen, shown = _finest(crop_in), _finest(restored)
     reach = crop_in.shape[0] / 40
     both, own = (cv2.GaussianBlur(seen * other, (0, 0), reach) for other in (shown, seen))
-    gain = np.clip((both + 1.0) / (own + 1.0), 0.0, 1.0)
-    return np.asarray(1 - noisy * (1 - gain), np.float32)
+    return np.asarray(np.clip((both + 1.0) / (own + 1.0), 0.0, 1.0), np.float32)
 
 
-def _finest(gray: Float) -> Float:
-    """Take out all but the upper half of the band."""
+def _finest(face: Image) -> Float:
+    """The upper half of the band of an RGB face's luma, (S, S) float32."""
+    gray = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)
     return np.asarray(gray - cv2.GaussianBlur(gray, (0, 0), 1.0))
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.align import passed
+from gpenvid.faces.align import detail_gain
 from gpenvid.types import Float, Image
 
 BASE = 96.0
@@ -92,7 +92,7 @@ def _without_noise(crop: Image, restored: Image) -> Float:
 
     The noise is new in every picture: an average of restored - crop would put it back.
     """
-    kept = cv2.merge([passed(crop, restored)] * 3)
+    kept = cv2.merge([detail_gain(crop, restored) ** 4] * 3)
     blurred = cv2.GaussianBlur(crop, (0, 0), crop.shape[0] / BASE).astype(np.float32)
     return np.asarray(blurred + kept * (crop.astype(np.float32) - blurred), np.float32)
 
