@@ -17,6 +17,7 @@ L1 norm per output, so that no sum of products can overflow, and the norm is mul
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -145,7 +146,7 @@ class Weight(NamedTuple):
     energy: Tensor
 
 
-class Prepared(nn.Module):
+class Prepared(nn.Module, ABC):
     """A layer that can derive its weights once and keep them, for as long as the parameters don't change.
 
     What is kept moves with the module between devices and isn't part of the state dict. It is dropped by `train()`
@@ -160,9 +161,9 @@ class Prepared(nn.Module):
         for name in Weight._fields:
             self.register_buffer(f"prepared_{name}", None, persistent=False)
 
+    @abstractmethod
     def derive(self, dtype: torch.dtype) -> Weight:
         """The weights for activations of this type, differentiable."""
-        raise NotImplementedError
 
     def prepare(self, dtype: torch.dtype | None) -> None:
         """Keep the weights for activations of this type; None forgets them."""
