@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
@@ -31,7 +31,7 @@ class LiveStreams:
     pix_fmt: str
     rate: Fraction | None = None
     sample_aspect_ratio: Fraction = Fraction(1)
-    color: ColorTags = ColorTags()
+    color: ColorTags = field(default_factory=ColorTags)
     audio: AudioStream | None = None
 
 
