@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import TypeVar
@@ -60,3 +61,28 @@ def prefetch(items: Iterable[T], depth: int, name: str = "prefetch") -> Generato
             except Empty:
                 continue
         thread.join()
+
+
+@contextmanager
+def background(work: Callable[[], None], name: str) -> Iterator[None]:
+    """Run `work` in a thread of its own beside the `with` block, and join it at the end of the block.
+
+    The block's end doesn't tell `work` to return: whoever enters arranges for that before. An exception of `work` is
+    raised there, unless the block raises its own.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as raised:
+            errors.append(raised)
+
+    thread = threading.Thread(target=run, name=f"gpenvid-{name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if errors:
+        raise errors[0]

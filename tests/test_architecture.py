@@ -10,16 +10,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gpenvid"
 
 # What each room may import from gpenvid. Longest prefix wins; a room may always import itself.
-BASE = {"errors", "types", "options", "device"}
+BASE = {"errors", "types", "options", "device", "redact"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "redact": set(),
     "types": set(),
     "device": {"errors"},
     "options": {"errors"},
     "weights": {"errors"},
     "metrics": BASE,
     "stages": BASE,
-    "media": BASE,
+    "logs": {"redact"},
+    "status": BASE | {"stages"},
+    "media": BASE | {"stages"},
     "faces": BASE | {"weights"},
     "gpen": BASE | {"weights"},
     "enhancer": BASE | {"weights", "faces", "gpen", "media", "report"},

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpenvid.stages import prefetch
+from gpenvid.stages import background, prefetch
 
 
 def threads() -> list[str]:
@@ -72,3 +72,19 @@ def test_stages_chain_and_all_end() -> None:
 def test_refuses_a_depth_that_could_never_pass_anything(depth: int) -> None:
     with pytest.raises(ValueError, match=f"depth {depth}"):
         next(prefetch([1], depth=depth))
+
+
+def test_background_joins_and_raises_what_the_work_raised() -> None:
+    stop = threading.Event()
+    with background(lambda: stop.wait(10) and None, "watch"):
+        assert threads() == ["gpenvid-watch"]
+        stop.set()
+    assert threads() == []
+
+    def fail() -> None:
+        raise OSError("cable")
+
+    with pytest.raises(OSError, match="cable"), background(fail, "watch"):
+        pass
+    with pytest.raises(KeyError), background(fail, "watch"):
+        raise KeyError
