@@ -196,6 +196,26 @@ def test_a_face_that_leaves_by_the_edge_is_followed_out() -> None:
     assert shown[24][0].face.box[0] < 0
 
 
+@pytest.mark.parametrize("rest", [[], None])
+def test_where_nobody_is_pictures_are_final_at_once_and_a_late_face_fades_in_as_ever(rest: list[Face] | None) -> None:
+    tracker = Tracker(TrackerOptions(lag=0.4, fade=0.2))
+    for k in range(30):
+        assert tracker.update(rest, k / 25) == [(k / 25, [])]
+    done = [out for k in range(30, 60) for out in tracker.update([_face(300, 200)], k / 25)] + tracker.flush()
+    assert [time for time, _ in done] == [k / 25 for k in range(30, 60)]
+    late = 1.0 if rest is None else 0.2  # seen in the first picture that was searched: it was always there
+    assert [tracks[0].strength for _, tracks in done] == pytest.approx([min(late + k / 5, 1) for k in range(30)])
+
+
+def test_nothing_is_kept_of_a_face_that_is_gone_for_good() -> None:
+    pictures: list[list[Face] | None] = [[_face(300 + k, 200)] if k < 30 else [] for k in range(120)]
+    pictures += [[_face(310 - k, 200)] for k in range(30)]
+    shown = _run(pictures)
+    assert all(len(tracks) == 1 for tracks in shown[:30] + shown[120:]) and not any(shown[31:120])
+    assert shown[29][0].id == 1 and shown[120][0].id == 2
+    np.testing.assert_allclose([_centre(tracks[0]) for tracks in shown[120:]], 310 - np.arange(30) + 200j, atol=0.2)
+
+
 # Scenes
 
 

@@ -119,6 +119,8 @@ class Tracker:
         self._size = size or self._size
         dt = self._clock.tick(time)
         self._pending.append(_Picture(time, self._clock.now))
+        if not (self._lives or self._gone or any(face.score >= self.options.confident for face in faces or ())):
+            return done + self._pass_by(faces is not None)
         self._poses.predict(dt)
         seen = Sighting.of(faces or [])
         pairs = self._associate(seen)
@@ -127,6 +129,17 @@ class Tracker:
         if faces is not None:
             self._account(pairs, seen)
         return done + self._emit()
+
+    def _pass_by(self, looked: bool) -> Final:
+        """Nobody is there: no later picture can change that, so all that is pending is final. Costs next to nothing."""
+        if looked:
+            self._note_run()
+        if self._poses.bank.slots:
+            self._poses = Poses()
+        done: Final = [(picture.time, []) for picture in self._pending]
+        self._pending.clear()
+        self._shown = self._clock.now
+        return done
 
     def cut(self) -> Final:
         """End the scene: return all pictures that are pending, and forget all faces."""
@@ -170,10 +183,7 @@ class Tracker:
     def _account(self, pairs: list[tuple[_Life, int]], seen: Sighting) -> None:
         """Book a run of the detector: who was seen, who is gone, who is new."""
         now, first = self._clock.now, self._ran is None
-        if self._ran is not None:
-            self._interval = now - self._ran
-            self._poses.patience = max(0.17, 3.2 * self._interval)
-        self._ran = now
+        self._note_run()
         for life in self._lives:
             life.runs += 1
         for life, d in pairs:
@@ -189,6 +199,13 @@ class Tracker:
                     self._gone.append(life)
         if len(pairs) < len(seen):
             self._give_birth([d for _, d in pairs], seen, first)
+
+    def _note_run(self) -> None:
+        """Learn how often the detector runs."""
+        if self._ran is not None:
+            self._interval = self._clock.now - self._ran
+            self._poses.patience = max(0.17, 3.2 * self._interval)
+        self._ran = self._clock.now
 
     def _give_birth(self, taken: list[int], seen: Sighting, first: bool) -> None:
         new = [d for d in range(len(seen)) if d not in taken and seen.scores[d] >= self.options.confident]
