@@ -130,17 +130,6 @@ class Tracker:
             self._account(pairs, seen)
         return done + self._emit()
 
-    def _pass_by(self, looked: bool) -> Final:
-        """Nobody is there: no later picture can change that, so all that is pending is final. Costs next to nothing."""
-        if looked:
-            self._note_run()
-        if self._poses.bank.slots:
-            self._poses = Poses()
-        done: Final = [(picture.time, []) for picture in self._pending]
-        self._pending.clear()
-        self._shown = self._clock.now
-        return done
-
     def cut(self) -> Final:
         """End the scene: return all pictures that are pending, and forget all faces."""
         done = self._hand_out(len(self._pending))
@@ -158,6 +147,17 @@ class Tracker:
         self._pending: deque[_Picture] = deque()
         self._shown: float | None = None  # the clock of the last picture handed out
         self._ran: float | None = None  # the clock of the last run of the detector, in this scene
+
+    def _pass_by(self, looked: bool) -> Final:
+        """Nobody is there: no later picture can change that, so all that is pending is final. Costs next to nothing."""
+        if looked:
+            self._note_run()
+        if self._poses.bank.slots:
+            self._poses = Poses()
+        done: Final = [(picture.time, []) for picture in self._pending]
+        self._pending.clear()
+        self._shown = self._clock.now
+        return done
 
     @property
     def _bridge(self) -> float:
