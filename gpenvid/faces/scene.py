@@ -40,7 +40,7 @@ class SceneDetector:
 
     def update(self, image: Image, time: float | Fraction) -> bool:
         """Take in a small RGB copy (H, W, 3) of the next picture and its time in seconds; say if it is a cut."""
-        small = np.asarray(cv2.resize(image, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
+        small = _shrunk(image)
         gray = _gray(small)
         now = float(time)
         dt, self._time = min(max(now - self._time, 0.0), 0.5), now
@@ -71,6 +71,13 @@ def _difference(gray_a: Float, gray_b: Float, small_a: Image, small_b: Image) ->
     if change > 0.25:
         change *= min(1.6 - float(np.minimum(_colours(small_a), _colours(small_b)).sum()), 1.0)
     return change
+
+
+def _shrunk(image: Image) -> Image:
+    """The mean colours of 64 x 48 areas. Halving first is four times as fast as OpenCV's way to an odd size."""
+    while image.shape[0] >= 2 * _HEIGHT and image.shape[1] >= 2 * _WIDTH:
+        image = np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _gray(small: Image) -> Float:
