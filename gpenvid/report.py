@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gpenvid.errors import MediaError
+from gpenvid.media.target import Target
+from gpenvid.trace import Trace
 from gpenvid.types import Track
 
 MAX_TRACKS = 10_000
@@ -20,10 +24,15 @@ MAX_TRACKS = 10_000
 
 
 class StageClock:
-    """Seconds spent in each stage, by name. A stage must be entered from one thread only."""
+    """Seconds spent in each stage, by name. A stage must be entered from one thread only.
+
+    With `trace`, each stay in a stage is also drawn on its timeline.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.trace: Trace | None = None
+        self._threads: dict[str, str] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -32,7 +41,19 @@ class StageClock:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            end = time.perf_counter()
+            self.seconds[stage] += end - start
+            self._threads[stage] = threading.current_thread().name
+            if self.trace is not None:
+                self.trace.span(stage, start, end)
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that the others wait for: the longest one of the busiest thread; "" before any work."""
+        busy: dict[str, float] = defaultdict(float)
+        for stage, spent in self.seconds.items():
+            busy[self._threads[stage]] += spent
+        return max(self.seconds, key=lambda stage: (busy[self._threads[stage]], self.seconds[stage]), default="")
 
 
 @dataclass(slots=True)
@@ -77,7 +98,10 @@ class Counts:
 
 @dataclass(slots=True)
 class Report:
-    """What `enhance` did with one input. `seconds` is wall time; `stages` overlap, so they may add up to more."""
+    """What `enhance` did with one input. `seconds` is wall time; `stages` overlap, so they may add up to more.
+
+    `bottleneck` names the stage that the others wait for.
+    """
 
     input: str
     output: str | None
@@ -88,6 +112,7 @@ class Report:
     media: dict[str, Any] = field(default_factory=dict)
     tracks: list[TrackSummary] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    bottleneck: str = ""
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
@@ -99,14 +124,15 @@ class Report:
         return json.dumps(asdict(self), indent=2, default=str) + "\n"
 
     def write(self, path: str | Path) -> None:
-        """Write the report as JSON, completely or not at all. Raises OSError."""
-        path = Path(path)
-        part = path.with_name(f".part-{path.name}")
+        """Write the report as JSON, completely or not at all. Raises MediaError."""
+        target = Target(path)
+        target.claim()
         try:
-            part.write_text(self.to_json(), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+            target.part.write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            target.discard()
+            raise MediaError(f"{path}: can't be written ({error.strerror})") from error
+        target.commit()
 
 
 def versions() -> dict[str, str]:

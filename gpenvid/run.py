@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from gpenvid.media.writer import FORMATS, Writer
 from gpenvid.options import STAGES, Options
 from gpenvid.report import MAX_TRACKS, Report, TrackSummary
 from gpenvid.stages import prefetch
+from gpenvid.trace import Trace
 from gpenvid.types import Image, Track
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ def enhance(
     save_faces: str | Path | None = None,
     faces_only: bool = False,
     report: str | Path | None = None,
+    profile: str | Path | None = None,
     on_progress: ProgressCallback | None = None,
     stop: threading.Event | None = None,
     restorer: Restorer | None = None,
@@ -58,7 +60,8 @@ def enhance(
 
     input: a video or image file. output: a file of the same kind; by default `output_<name>` in the working
     directory. save_faces: a folder that receives each aligned crop and its restoration as PNG; with faces_only
-    nothing else is written. report: a JSON file that receives the report. on_progress: called after each picture.
+    nothing else is written. report: a JSON file that receives the report. profile: a JSON file that receives a
+    timeline of the stages, for `chrome://tracing` or Perfetto. on_progress: called after each picture.
     stop: once set, the output is finished properly with the pictures read so far. restorer, detector: used
     instead of those that the options name. options: any field of the dataclasses in `gpenvid.options`.
 
@@ -75,9 +78,13 @@ def enhance(
     )
     if target is not None:
         Target(target, (source,))  # refuses what can't be written before the networks are loaded
+    if report is not None:
+        Target(report, (source,))
+    trace = Trace(profile, (source,)) if profile is not None else nullcontext()
     saver = FaceSaver(save_faces) if save_faces is not None else None
     enhancer = Enhancer(chosen, restorer=restorer, detector=detector)
-    done = _Job(enhancer, source, info, target, saver, on_progress, stop).run()
+    with trace as enhancer.clock.trace:
+        done = _Job(enhancer, source, info, target, saver, on_progress, stop).run()
     if report is not None:
         done.input_sha256 = _sha256(source)
         done.write(report)
@@ -95,11 +102,7 @@ class FaceSaver:
     """Writes each aligned crop and its restoration as PNG: `<track>_<milliseconds>_crop.png`, `..._restored.png`."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MediaError(f"{self.folder}: can't make this folder ({error.strerror})") from error
+        self.folder = _folder(folder)
 
     def __call__(self, track: Track, seconds: float, crop: Image, restored: Image) -> None:
         """Write one pair. Raises MediaError."""
@@ -163,6 +166,7 @@ class _Job:
         report.seconds = time.perf_counter() - start
         report.counts = self.enhancer.counts
         report.stages = {stage: round(seconds, 4) for stage, seconds in self.enhancer.clock.seconds.items()}
+        report.bottleneck = self.enhancer.clock.bottleneck
         report.tracks = list(self.tracks.values())
         report.interrupted = self.stop.is_set()
         if report.counts.restored == 0:
@@ -227,7 +231,8 @@ def enhance_folder(
 
     output: a folder, by default `output_<name>` in the working directory; each file keeps its name there.
     A file that fails doesn't stop the others: its error takes its report's place. on_file is called after each.
-    settings: as for `enhance`. Raises MediaError when there is nothing to do.
+    settings: as for `enhance`; save_faces, report and profile name folders, which get something for each input.
+    Raises MediaError when there is nothing to do.
     """
     folder = Path(folder)
     target = Path(output) if output is not None else Path.cwd() / f"output_{folder.resolve().name}"
@@ -245,11 +250,17 @@ def enhance_folder(
         detector=settings.pop("detector", None),
     )
     settings |= {"restorer": networks.restorer, "detector": networks.detector}
-    target.mkdir(parents=True, exist_ok=True)
+    apart = {name: _folder(settings.pop(name)) for name in ("report", "profile") if settings.get(name) is not None}
+    faces_folder = settings.pop("save_faces", None)
+    if not settings.get("faces_only"):
+        _folder(target)
     results: list[Report | GpenvidError] = []
     for source in sources:
+        own: dict[str, Any] = {name: place / f"{source.name}.json" for name, place in apart.items()}
+        if faces_folder is not None:
+            own["save_faces"] = Path(faces_folder) / source.name
         try:
-            result: Report | GpenvidError = enhance(source, target / writable_name(source), **settings)
+            result: Report | GpenvidError = enhance(source, target / writable_name(source), **own, **settings)
         except GpenvidError as error:
             result = error
         results.append(result)
@@ -259,6 +270,15 @@ def enhance_folder(
         if stop is not None and stop.is_set():
             break
     return results
+
+
+def _folder(path: str | Path) -> Path:
+    """The folder, made if it isn't there. Raises MediaError."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"{path}: can't make this folder ({error.strerror})") from error
+    return Path(path)
 
 
 def _timed(items: Iterable[T], stage: str, clock: Callable[[str], Any]) -> Iterator[T]:

@@ -26,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "faces": BASE | {"weights"},
     "gpen": BASE | {"weights"},
     "enhancer": BASE | {"weights", "faces", "gpen", "media", "report"},
-    "run": BASE | {"weights", "faces", "gpen", "media", "enhancer", "stages", "report", "__init__"},
-    "report": BASE,
+    "run": BASE | {"weights", "faces", "gpen", "media", "enhancer", "stages", "report", "trace", "__init__"},
+    "report": BASE | {"trace", "media"},
+    "trace": {"errors", "media"},
 }
 ANYTHING = {"__init__", "__main__", "cli", "bench", "train", "evaluate"}
 

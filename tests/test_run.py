@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,45 @@ def test_the_report_is_json_with_the_inputs_checksum(film: Film, tmp_path: Path)
     assert {"gpenvid", "torch", "av"} <= told["versions"].keys()
 
 
+def test_the_profile_is_a_chrome_trace_of_every_thread(film: Film, tmp_path: Path) -> None:
+    report = run(film(frames=6), tmp_path / "out.mp4", profile=tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())
+    rows = {event["args"]["name"]: event["tid"] for event in events if event["name"] == "thread_name"}
+    spans = [event for event in events if event["ph"] == "X"]
+    assert {"gpenvid-decode", "gpenvid-enhance", "MainThread"} == set(rows)
+    assert {span["name"] for span in spans} == report.stages.keys()
+    for stage, seconds in report.stages.items():
+        assert sum(span["dur"] for span in spans if span["name"] == stage) == pytest.approx(
+            seconds * 1e6, rel=1e-2, abs=150
+        )
+    assert [span["name"] for span in spans if span["tid"] == rows["MainThread"]] == ["encode"] * 6
+    for row in rows.values():
+        own = sorted((span["ts"], span["ts"] + span["dur"]) for span in spans if span["tid"] == row)
+        assert all(end <= begin + 0.2 for (_, end), (begin, _) in pairwise(own))
+
+
+def test_the_bottleneck_is_the_longest_stage_of_the_busiest_thread(film: Film, tmp_path: Path) -> None:
+    class Slow(PaintRestorer):
+        def restore(self, crops: Any) -> Any:
+            time.sleep(0.1)
+            return super().restore(crops)
+
+    report = enhance(film(frames=6), tmp_path / "out.mp4", restorer=Slow(), detector=SquareDetector())
+    assert report.bottleneck == "restore"
+
+
+@pytest.mark.parametrize("name", ["report", "profile"])
+def test_a_report_never_replaces_the_input(film: Film, tmp_path: Path, name: str) -> None:
+    source = film(frames=3)
+    before = source.read_bytes()
+    with pytest.raises(MediaError, match="is the input itself"):
+        run(source, tmp_path / "out.mp4", **{name: source})
+    with pytest.raises(MediaError, match="no such folder"):
+        run(source, tmp_path / "out.mp4", **{name: tmp_path / "nowhere" / "report.json"})
+    assert source.read_bytes() == before
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_progress_counts_pictures_and_faces(film: Film, tmp_path: Path) -> None:
     told: list[tuple[int, int | None, int]] = []
     run(film(frames=12), tmp_path / "out.mp4", on_progress=lambda *now: told.append(now))
@@ -165,7 +206,11 @@ def test_a_folder_goes_on_after_a_bad_file(film: Film, tmp_path: Path) -> None:
     source = film("album/a.mp4", frames=3)
     (tmp_path / "album" / "b.mp4").write_text("not a video")
     av.VideoFrame.from_ndarray(picture(64, 64), "rgb24").save(tmp_path / "album" / "c.png")
-    results = enhance_folder(source.parent, tmp_path / "better", restorer=PaintRestorer(), detector=SquareDetector())
+    places = {"report": tmp_path / "told", "save_faces": tmp_path / "faces"}
+    networks = {"restorer": PaintRestorer(), "detector": SquareDetector()}
+    results = enhance_folder(source.parent, tmp_path / "better", **places, **networks)
+    assert sorted(path.name for path in (tmp_path / "told").iterdir()) == ["a.mp4.json", "c.png.json"]
+    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == ["a.mp4", "c.png"]
     assert [isinstance(result, GpenvidError) for result in results] == [False, True, False]
     assert sorted(path.name for path in (tmp_path / "better").iterdir()) == ["a.mp4", "c.png"]
 

@@ -37,6 +37,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--save-faces", metavar="DIR", help="also write aligned crops and restored faces as PNG")
     command.add_argument("--faces-only", action="store_true", help="write the faces of --save-faces and nothing else")
     command.add_argument("--report", metavar="FILE", help="write what was done as JSON")
+    command.add_argument("--profile", metavar="FILE", help="write a timeline (Chrome trace) and sum it up")
     loudness = command.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     loudness.add_argument("-v", "--verbose", action="store_true", help="also say where the time went")
@@ -66,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         settings = {
             "save_faces": arguments.save_faces,
             "faces_only": arguments.faces_only,
+            "report": arguments.report,
+            "profile": arguments.profile,
             "on_progress": bar,
             "stop": stop,
             **chosen(arguments, STAGES.values()),
@@ -75,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
                 source, arguments.output, on_file=lambda path, result: _tell_file(path, result, bar, say), **settings
             )
             return 1 if any(isinstance(result, GpenvidError) for result in results) else 0
-        report = enhance(source, arguments.output, report=arguments.report, **settings)
+        report = enhance(source, arguments.output, **settings)
         bar.close()
-    _tell(report, say, verbose=arguments.verbose)
+    _tell(report, say, verbose=arguments.verbose or arguments.profile is not None)
     return 130 if report.interrupted else 0
 
 
@@ -101,7 +104,7 @@ def _tell(report: Any, say: Any, *, verbose: bool) -> None:
     )
     if verbose:
         for stage, spent in sorted(report.stages.items(), key=lambda item: -item[1]):
-            say(f"  {stage:10s} {spent:8.2f} s")
+            say(f"  {stage:10s} {spent:8.2f} s{'  <- the others wait for this' if stage == report.bottleneck else ''}")
 
 
 class _Bar:
