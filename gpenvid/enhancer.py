@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 import av
 import numpy as np
@@ -14,40 +12,19 @@ from numpy.typing import NDArray
 from gpenvid.faces import align
 from gpenvid.faces.detect import Detector, load_detector
 from gpenvid.faces.mask import FaceParser, load_parser
-from gpenvid.faces.scene import SceneDetector
 from gpenvid.faces.selection import Selection
 from gpenvid.faces.steady import ResidualFilter
 from gpenvid.faces.tone import keep_gray
-from gpenvid.faces.track import Tracker
+from gpenvid.follow import Follower, Picture
 from gpenvid.gpen.restorer import Restorer, load_restorer
 from gpenvid.media import pixels
 from gpenvid.options import Options
 from gpenvid.report import Counts, StageClock
-from gpenvid.types import Face, Float, Image, Track
+from gpenvid.types import Float, Image, Track
 
 Affine = NDArray[np.float64]
 FaceCallback = Callable[[Track, float, Image, Image], None]
 """Called for each restored face: track, time in seconds, aligned crop, restored crop (both (S, S, 3) RGB)."""
-
-DETECT_BATCH = 4
-"""Pictures searched for faces at once when look-ahead allows it."""
-
-
-@dataclass(slots=True)
-class _Picture:
-    """A picture on its way. `to_stored` maps upright square pixels, in which faces are tracked, to stored pixels."""
-
-    frame: av.VideoFrame
-    seconds: float
-    small: Image
-    to_small: float
-    to_stored: Affine
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the upright picture in square pixels."""
-        height, width = self.small.shape[:2]
-        return round(width / self.to_small), round(height / self.to_small)
 
 
 @dataclass(slots=True)
@@ -91,13 +68,7 @@ class Enhancer:
             weights_dir=chosen.weights.weights_dir,
             offline=chosen.weights.offline or None,
         )
-        self.detector = detector or load_detector(
-            chosen.detector.detector_model,
-            device=chosen.restorer.device,
-            threshold=chosen.detector.threshold,
-            weights_dir=chosen.weights.weights_dir,
-            offline=chosen.weights.offline or None,
-        )
+        self.detector = detector or chosen_detector(chosen)
         self.parser = parser
         if parser is None and chosen.paste.mask == "parsed":
             self.parser = load_parser(
@@ -108,6 +79,7 @@ class Enhancer:
         self.on_face = on_face
         self.counts = Counts()
         self.clock = StageClock()
+        self._follower = Follower(chosen, self.detector, self.counts, self.clock)
         self._mask = align.feather(self.restorer.size)
 
     def process(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -117,13 +89,13 @@ class Enhancer:
         `media.pixels.EDITABLE`. At most the look-ahead plus one batch of pictures is held at any time.
         """
         steady = ResidualFilter(self.options.tracker.stability)
-        yield from self._restored(self._followed(frames), steady)
+        yield from self._restored(self._follower.follow(frames), steady)
 
     def still(self, frame: av.VideoFrame) -> av.VideoFrame:
         """Restore the faces of one picture in place, without tracking."""
         frame.pts = frame.pts or 0
-        picture = self._picture(frame)
-        faces = self._detect([picture])[0]
+        picture = self._follower.picture(frame)
+        faces = self._follower.detect([picture])[0]
         sure = [face for face in faces if face.score >= self.options.tracker.confident]
         tracks = [Track(i, face) for i, face in enumerate(sure, start=1)]
         if tracks:
@@ -140,55 +112,13 @@ class Enhancer:
         better = self.still(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24"))
         return better.to_ndarray().astype(np.uint8, copy=False)
 
-    def _followed(self, frames: Iterable[av.VideoFrame]) -> Iterator[tuple[_Picture, list[Track]]]:
-        """Detect and track; yield each picture once its tracks are final."""
-        tracker = Tracker(self.options.tracker)
-        scene = SceneDetector()
-        waiting: deque[_Picture] = deque()
-        source = iter(frames)
-        together = DETECT_BATCH if self.options.tracker.lag > 0 else 1
-        while pictures := [self._picture(frame) for frame in islice(source, together)]:
-            for picture, faces in zip(pictures, self._detect(pictures), strict=True):
-                waiting.append(picture)
-                with self.clock("track"):
-                    cut = scene.update(picture.small, picture.seconds)
-                    self.counts.cuts += cut
-                    final = tracker.update(faces, picture.seconds, cut=cut, size=picture.size)
-                for _, tracks in final:
-                    yield waiting.popleft(), tracks
-        for _, tracks in tracker.flush():
-            yield waiting.popleft(), tracks
-
-    def _picture(self, frame: av.VideoFrame) -> _Picture:
-        with self.clock("thumbnail"):
-            small, small_to_stored = pixels.thumbnail(frame, self.options.detector.detect_size)
-            scale = float(np.sqrt(abs(np.linalg.det(small_to_stored[:, :2]))))
-            # Upright pixels of the picture's own size: p = (s + 0.5) * scale - 0.5 for a thumbnail pixel s.
-            to_stored = small_to_stored.copy()
-            to_stored[:, :2] /= scale
-            to_stored[:, 2] += small_to_stored[:, :2].sum(axis=1) * (0.5 / scale - 0.5)
-            seconds = float(frame.pts * frame.time_base) if frame.pts and frame.time_base else 0.0
-        return _Picture(frame, seconds, small, 1 / scale, to_stored)
-
-    def _detect(self, pictures: Sequence[_Picture]) -> list[list[Face]]:
-        """The faces of each picture in its upright pixels."""
-        with self.clock("detect"):
-            found = self.detector.detect([picture.small for picture in pictures])
-        most = self.options.detector.max_faces or None
-        return [
-            sorted((_scaled(face, 1 / picture.to_small) for face in faces), key=lambda face: face.size, reverse=True)[
-                :most
-            ]
-            for picture, faces in zip(pictures, found, strict=True)
-        ]
-
     def _restored(
-        self, followed: Iterator[tuple[_Picture, list[Track]]], steady: ResidualFilter | None
+        self, followed: Iterator[tuple[Picture, list[Track]]], steady: ResidualFilter | None
     ) -> Iterator[av.VideoFrame]:
         """Gather the crops of several pictures into batches, restore them and put them back."""
         batch = self.options.restorer.batch
         window = 2 * batch if self.options.tracker.lag > 0 else 1
-        ready: list[tuple[_Picture, list[_Crop]]] = []
+        ready: list[tuple[Picture, list[_Crop]]] = []
         gathered = 0
         for picture, tracks in followed:
             crops = self._crops(picture, tracks)
@@ -199,7 +129,7 @@ class Enhancer:
                 ready, gathered = [], 0
         yield from self._finish(ready, steady)
 
-    def _crops(self, picture: _Picture, tracks: list[Track]) -> list[_Crop]:
+    def _crops(self, picture: Picture, tracks: list[Track]) -> list[_Crop]:
         """Take the aligned faces out of a picture, at most one per track."""
         crops = []
         with self.clock("crop"):
@@ -234,7 +164,7 @@ class Enhancer:
         return track.strength * grown * self.options.paste.blend / 100
 
     def _finish(
-        self, ready: list[tuple[_Picture, list[_Crop]]], steady: ResidualFilter | None
+        self, ready: list[tuple[Picture, list[_Crop]]], steady: ResidualFilter | None
     ) -> Iterator[av.VideoFrame]:
         crops = [crop for _, taken in ready for crop in taken]
         if crops:
@@ -251,7 +181,7 @@ class Enhancer:
             self.counts.pictures += 1
             yield picture.frame
 
-    def _put_back(self, picture: _Picture, faces: list[_Crop], steady: ResidualFilter | None) -> None:
+    def _put_back(self, picture: Picture, faces: list[_Crop], steady: ResidualFilter | None) -> None:
         picture.frame.make_writable()
         touched: list[tuple[int, int, int, int]] = []
         for taken in faces:
@@ -272,11 +202,15 @@ class Enhancer:
                 self.on_face(taken.track, picture.seconds, taken.crop, restored)
 
 
-def _scaled(face: Face, scale: float) -> Face:
-    """The face in a picture `scale` times as large; pixel centres are at whole numbers."""
-    box = (face.box + 0.5) * scale - 0.5
-    landmarks = (face.landmarks + 0.5) * scale - 0.5
-    return Face(box.astype(np.float32), landmarks.astype(np.float32), face.score)
+def chosen_detector(options: Options) -> Detector:
+    """Load the face detector that the options name. Raises WeightsError or DeviceError."""
+    return load_detector(
+        options.detector.detector_model,
+        device=options.restorer.device,
+        threshold=options.detector.threshold,
+        weights_dir=options.weights.weights_dir,
+        offline=options.weights.offline or None,
+    )
 
 
 def _compose(second: Affine, first: Affine) -> Affine:

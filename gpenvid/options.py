@@ -70,6 +70,9 @@ class TrackerOptions:
     confident: float = option(0.7, "least score of a detection that starts a track; weaker ones only continue it")
     confirm: float = option(0.1, "seconds for which a face must be seen before it counts as one")
     fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
+    detect_every: int = option(
+        1, "search every so manyth picture, and the first of each scene; faces are followed through those between"
+    )
     memory: float = option(2.0, "seconds after which a lost face is forgotten")
     stability: float = option(25.0, "how strongly flicker of the restoration is damped, 0 to 100")
     faces: str = option("all", "which faces to restore: all, largest, center, or track numbers such as 1,4")
@@ -82,6 +85,7 @@ class TrackerOptions:
         _require(0 < self.confident < 1, "confident", self.confident, "between 0 and 1")
         _require(0 <= self.confirm <= 2, "confirm", self.confirm, "0 to 2 seconds")
         _require(0 <= self.fade <= 2, "fade", self.fade, "0 to 2 seconds")
+        _require(1 <= self.detect_every <= 100, "detect_every", self.detect_every, "1 to 100 pictures")
         _require(0 <= self.memory <= 60, "memory", self.memory, "0 to 60 seconds")
         _require(0 <= self.stability <= 100, "stability", self.stability, "0 to 100")
         numbers = all(word.strip().isdigit() for word in self.faces.split(","))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from fakes import BlindDetector, BrighterRestorer, IdentityRestorer, PaintRestorer, SquareDetector, mean_inside, picture
@@ -80,6 +81,23 @@ def test_the_face_is_painted_and_the_rest_is_bit_identical(format: str) -> None:
     outside = np.ones((HEIGHT, WIDTH), bool)
     outside[120 - 51 : 120 + 52, 100 - 51 : 100 + 52] = False
     assert (after[outside] == before[outside]).all()
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.4])
+def test_the_detector_may_rest_and_starts_anew_with_a_scene(lag: float) -> None:
+    """Searched: 0, 4, 8; the scene that starts with picture 10, and every fourth after it."""
+    blots = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16), np.uint8), (WIDTH, HEIGHT))
+    other = [frame(np.dstack([blots] * 3), 10 + i) for i in range(11)]
+    detector = SquareDetector()
+    seen: list[float] = []
+    by = enhancer(PaintRestorer(), detector, lag=lag, detect_every=4)
+    by.on_face = lambda track, seconds, crop, restored: seen.append(float(track.face.landmarks[:, 0].mean()))
+    out = list(by.process([*moving(10), *other]))
+    assert len(out) == 21 and by.counts.cuts == 1
+    assert sum(detector.calls) == 3 + 3
+    assert len(seen) == 10
+    known = 0 if lag else 4  # what moves is known once it was seen twice
+    assert seen[known:] == pytest.approx([seen[0] + 2 * i for i in range(known, 10)], abs=0.5 if lag else 2)
 
 
 def test_crops_of_several_pictures_share_a_batch() -> None:

@@ -326,9 +326,11 @@ def test_memory_is_bounded() -> None:
 # Options and geometry
 
 
-@pytest.mark.parametrize("name, value", [("lag", -1), ("fade", 9), ("confident", 0), ("confirm", -0.1), ("memory", 99)])
+@pytest.mark.parametrize(
+    "name, value", [("lag", -1), ("fade", 9), ("confident", 0), ("confirm", -0.1), ("memory", 99), ("detect_every", 0)]
+)
 def test_nonsense_is_refused(name: str, value: float) -> None:
-    with pytest.raises(OptionsError, match=f"--{name} {value}"):
+    with pytest.raises(OptionsError, match=f"--{name.replace('_', '-')} {value}"):
         TrackerOptions(**{name: value})
 
 
