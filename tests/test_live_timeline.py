@@ -91,4 +91,4 @@ def test_a_stream_that_slept_through_many_jumps_wakes_where_arrival_says() -> No
     line = Timeline()
     run(line, [("a", 0, 0)])
     run(line, [("v", 100_000 * (i % 2), i * 40) for i in range(20)])
-    assert run(line, [("a", 21, 800), ("a", 42, 821)]) == [("a", 800), ("a", 821)]
+    assert run(line, [("a", 7021, 800), ("a", 7042, 821)]) == [("a", 800), ("a", 821)]
