@@ -173,6 +173,71 @@ class EncoderOptions:
             _require("=" in item, "encoder_option", item, "KEY=VALUE")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceOptions:
+    """How a live source is reached. All times are seconds."""
+
+    rtsp_transport: str = option(
+        "tcp", "how RTSP carries the packets", choices=("tcp", "udp", "udp_multicast", "http", "https")
+    )
+    listen: bool = option(False, "wait at this address for a source that pushes (RTSP, RTMP, HTTP)")
+    size: str | None = option(None, "size of a webcam's picture or of the screen that is grabbed", metavar="WxH")
+    rate: float | None = option(None, "pictures a second of a webcam or screen")
+    camera_format: str | None = option(None, "what a webcam is to send, for example mjpeg or yuyv422", metavar="FORMAT")
+    stall: float = option(2.5, "seconds of silence after which the source counts as lost")
+    connect_timeout: float = option(10.0, "seconds that a connection may take")
+    source_options: tuple[str, ...] = option(
+        (), "any FFmpeg option for opening the source; may be repeated", flags=("--source-option",), metavar="KEY=VALUE"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(
+            self.rtsp_transport in ("tcp", "udp", "udp_multicast", "http", "https"),
+            "rtsp_transport",
+            self.rtsp_transport,
+            "tcp, udp, udp_multicast, http or https",
+        )
+        _require(
+            self.size is None or re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.size) is not None,
+            "size",
+            self.size,
+            "WxH, for example 1280x720",
+        )
+        _require(self.rate is None or 0 < self.rate <= 1000, "rate", self.rate, "above 0")
+        _require(0.2 <= self.stall <= 3600, "stall", self.stall, "0.2 to 3600 seconds")
+        _require(0.2 <= self.connect_timeout <= 3600, "connect_timeout", self.connect_timeout, "0.2 to 3600 seconds")
+        for item in self.source_options:
+            _require("=" in item, "source_option", item, "KEY=VALUE")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveOptions:
+    """What happens when pictures come faster than they can be restored, or don't come. All times are seconds."""
+
+    late: str = option(
+        "auto",
+        "what becomes of a picture that a fresher one overtook: passed through unrestored, dropped, or nothing is ever"
+        " late and the source waits; auto waits for pipes and files and passes for all others",
+        choices=("auto", "pass", "drop", "wait"),
+    )
+    max_latency: float = option(0.0, "a picture that would come out later than this is late too; 0 for no limit")
+    degrade: bool = option(True, "do less when time is short: detect less often, restore fewer faces, pass through")
+    on_loss: str = option(
+        "hold",
+        "while the source is away: hold the last picture, marked, with silence; or stop, with everything finished",
+        choices=("hold", "stop"),
+    )
+    duration: float | None = option(None, "end after this time (seconds or [HH:]MM:SS)", metavar="TIME")
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(self.late in ("auto", "pass", "drop", "wait"), "late", self.late, "auto, pass, drop or wait")
+        _require(0 <= self.max_latency <= 60, "max_latency", self.max_latency, "0 to 60 seconds")
+        _require(self.on_loss in ("hold", "stop"), "on_loss", self.on_loss, "hold or stop")
+        _require(self.duration is None or self.duration > 0, "duration", self.duration, "above 0 seconds")
+
+
 STAGES: dict[str, type] = {
     "reader": ReaderOptions,
     "detector": DetectorOptions,
@@ -183,6 +248,9 @@ STAGES: dict[str, type] = {
     "encoder": EncoderOptions,
 }
 """The options classes in the order in which a picture passes the stages."""
+
+LIVE_STAGES: dict[str, type] = {"source": SourceOptions, "live": LiveOptions}
+"""What a live session has besides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, Queue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -61,6 +62,110 @@ def prefetch(items: Iterable[T], depth: int, name: str = "prefetch") -> Generato
             except Empty:
                 continue
         thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Lane(Generic[T]):
+    """One of the iterables that `latest` joins.
+
+    depth: items that wait at most. wait: whether the producer waits when there is no room; else its oldest item goes.
+    """
+
+    items: Iterable[T]
+    depth: int = 1
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[T]):
+    """What waited in a lane, oldest first. ended: there will be no more of it; error: because of this exception."""
+
+    lane: int
+    items: list[T]
+    ended: bool = False
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[T]):
+    items: deque[T] = field(default_factory=deque)
+    ended: bool = False
+    told: bool = False
+    error: BaseException | None = None
+
+    @property
+    def news(self) -> bool:
+        return bool(self.items) or (self.ended and not self.told)
+
+    def take(self, lane: int) -> Taken[T]:
+        taken = Taken(lane, list(self.items), self.ended, self.error)
+        self.items.clear()
+        self.told = self.ended
+        return taken
+
+
+def latest(
+    lanes: Sequence[Lane[T]], dropped: Callable[[int, T], None], name: str = "live"
+) -> Generator[list[Taken[T]], None, None]:
+    """Iterate every lane in a thread of its own; each time the consumer asks, give it all that waits in any of them.
+
+    A lane without anything new doesn't appear. Items that found no room are given to `dropped(lane, item)`, from the
+    lane's thread. A lane that raises ends alone. Ends after all lanes have; when the consumer stops early, each lane is
+    closed in its thread, once its iterator has come to its next item.
+    """
+    if any(lane.depth < 1 for lane in lanes):
+        raise ValueError(f"depths {[lane.depth for lane in lanes]}: must be 1 or more")
+    news = threading.Condition()
+    waiting: list[_Waiting[T]] = [_Waiting() for _ in lanes]
+    stop = threading.Event()
+
+    def work(number: int, lane: Lane[T], mine: _Waiting[T]) -> None:
+        error = None
+        source = iter(lane.items)
+        try:
+            for item in source:
+                with news:
+                    if lane.wait:
+                        news.wait_for(lambda: len(mine.items) < lane.depth or stop.is_set())
+                    overtaken = mine.items.popleft() if len(mine.items) >= lane.depth else None
+                    if not stop.is_set():
+                        mine.items.append(item)
+                    news.notify_all()
+                if overtaken is not None:
+                    dropped(number, overtaken)
+                if stop.is_set():
+                    break
+        except BaseException as raised:
+            error = raised
+        try:
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+        except BaseException as raised:
+            error = error or raised
+        with news:
+            mine.ended, mine.error = True, error
+            news.notify_all()
+
+    threads = [
+        threading.Thread(target=work, args=(i, lane, waiting[i]), name=f"gpenvid-{name}-{i}", daemon=True)
+        for i, lane in enumerate(lanes)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        while not all(each.told for each in waiting):
+            with news:
+                news.wait_for(lambda: any(each.news for each in waiting))
+                taken = [each.take(i) for i, each in enumerate(waiting) if each.news]
+                news.notify_all()
+            yield taken
+    finally:
+        with news:
+            stop.set()
+            news.notify_all()
+        for thread in threads:
+            thread.join()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpenvid.stages import background, prefetch
+from gpenvid.stages import Lane, Taken, background, latest, prefetch
 
 
 def threads() -> list[str]:
@@ -88,3 +88,77 @@ def test_background_joins_and_raises_what_the_work_raised() -> None:
         pass
     with pytest.raises(KeyError), background(fail, "watch"):
         raise KeyError
+
+
+def test_latest_gives_the_freshest_and_tells_of_every_other() -> None:
+    gate, dropped = threading.Event(), []
+    produced = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 0
+        gate.wait(10)
+        yield from range(1, 100)
+        produced.set()
+
+    stage = latest([Lane(source())], lambda lane, item: dropped.append((lane, item)))
+    assert next(stage) == [Taken(0, [0])]
+    gate.set()
+    assert produced.wait(10)
+    rest = [taken for news in stage for taken in news]
+    assert [item for taken in rest for item in taken.items] == [99]
+    assert rest[-1].ended
+    assert dropped == [(0, i) for i in range(1, 99)]
+    assert threads() == []
+
+
+def test_latest_keeps_as_many_as_there_is_room_for() -> None:
+    produced, dropped = threading.Event(), []
+
+    def source() -> Iterator[int]:
+        yield from range(10)
+        produced.set()
+
+    stage = latest([Lane(source(), depth=4)], lambda lane, item: dropped.append(item))
+    first = next(stage)
+    assert produced.wait(10)
+    got = [item for news in [first, *stage] for taken in news for item in taken.items]
+    assert sorted(got + dropped) == list(range(10))
+    assert got[-4:] == [6, 7, 8, 9]
+
+
+def test_latest_can_wait_and_then_drops_nothing() -> None:
+    stage = latest([Lane(iter(range(500)), depth=3, wait=True)], lambda lane, item: pytest.fail("dropped"))
+    news = list(stage)
+    assert [item for taken in news for item in taken[0].items] == list(range(500))
+    assert all(len(taken[0].items) <= 3 for taken in news)
+
+
+def test_latest_joins_lanes_and_one_that_fails_ends_alone() -> None:
+    def failing() -> Iterator[str]:
+        yield "a"
+        raise OSError("cable")
+
+    lanes: list[Lane[object]] = [Lane(failing(), 9, True), Lane(iter(range(50)), 9, True)]
+    news = [taken for each in latest(lanes, lambda lane, item: None) for taken in each]
+    assert [item for taken in news if taken.lane == 1 for item in taken.items] == list(range(50))
+    assert [item for taken in news if taken.lane == 0 for item in taken.items] == ["a"]
+    (end,) = [taken for taken in news if taken.lane == 0 and taken.ended]
+    assert isinstance(end.error, OSError)
+    assert [taken.error for taken in news if taken.lane == 1 and taken.ended] == [None]
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_latest_closed_early_closes_its_sources_in_their_threads_and_joins(wait: bool) -> None:
+    closed_in = []
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(10**9)
+        finally:
+            closed_in.append(threading.current_thread().name)
+
+    stage = latest([Lane(source(), 2, wait), Lane(source(), 2, wait)], lambda lane, item: None)
+    next(stage)
+    stage.close()
+    assert sorted(closed_in) == ["gpenvid-live-0", "gpenvid-live-1"]
+    assert threads() == []

@@ -50,6 +50,11 @@ class Timeline:
         self._shifts.clear()
         self._restart_at = max(now, self.end + 1)
 
+    def postpone(self, now: int) -> None:
+        """As `restart`, if no packet has come since the last one: something without a time took its place."""
+        if self._restart_at is not None:
+            self._restart_at = max(self._restart_at, now)
+
     def shift(self, stream: str, time: int, time_base: Fraction, arrived: int) -> int:
         """What is to be added to the packet's times, in microseconds.
 
