@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from gpenvid.cli.flags import add_command, add_options, chosen
+from gpenvid.cli.progress import Bar, stoppable
 from gpenvid.errors import GpenvidError
 from gpenvid.options import STAGES
 
@@ -63,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         source = shipped("samples") / "old_film.mp4"
         say(f"no input given: enhancing the sample {source}")
     keep_freed_memory()
-    with _stoppable() as stop, _Bar(quiet=arguments.quiet) as bar:
+    with stoppable() as stop, Bar(quiet=arguments.quiet) as bar:
         settings = {
             "save_faces": arguments.save_faces,
             "faces_only": arguments.faces_only,
@@ -84,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 130 if report.interrupted else 0
 
 
-def _tell_file(path: Path, result: Any, bar: _Bar, say: Any) -> None:
+def _tell_file(path: Path, result: Any, bar: Bar, say: Any) -> None:
     bar.close()
     if isinstance(result, GpenvidError):
         print(f"gpenvid: {result}", file=sys.stderr)
@@ -105,48 +100,3 @@ def _tell(report: Any, say: Any, *, verbose: bool) -> None:
     if verbose:
         for stage, spent in sorted(report.stages.items(), key=lambda item: -item[1]):
             say(f"  {stage:10s} {spent:8.2f} s{'  <- the others wait for this' if stage == report.bottleneck else ''}")
-
-
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.disable = True if quiet else None
-        self.bar: tqdm[Any] | None = None
-
-    def __call__(self, done: int, total: int | None, faces: int) -> None:
-        if self.bar is None:
-            self.bar = tqdm(total=total, unit=" frames", disable=self.disable, dynamic_ncols=True)
-        self.bar.update(done - self.bar.n)
-        self.bar.set_postfix_str(f"{faces} faces", refresh=False)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Finish the bar; the next picture starts another."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
-@contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that the file is finished properly; a second Ctrl-C aborts."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("\nfinishing the file; once more to abort", file=sys.stderr)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
