@@ -20,6 +20,7 @@ class Bar:
         self.bar: tqdm[Any] | None = None
 
     def __call__(self, done: int, total: int | None, faces: int) -> None:
+        """Show how far the work is; see `run.ProgressCallback`."""
         if self.bar is None:
             self.bar = tqdm(total=total, unit=" frames", disable=self.disable, dynamic_ncols=True)
         self.bar.update(done - self.bar.n)
