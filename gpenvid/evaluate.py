@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import av
 import cv2
@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from gpenvid.errors import MediaError, OptionsError
 from gpenvid.metrics import gmsd, gradient_energy_ratio, psnr, ssim
 from gpenvid.options import option
-from gpenvid.types import Face, Image
+from gpenvid.types import Image
+
+if TYPE_CHECKING:  # it imports torch, which the command line doesn't wait for
+    from gpenvid.perceptual import FaceFinder, Perceptual
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -38,6 +41,7 @@ class EvalOptions:
     sheet: str = option("", "write a before | after | truth contact sheet", metavar="FILE")
     json: str = option("", "write all figures, pair by pair", metavar="FILE")
     faces: bool = option(False, "judge only the faces, where the detector finds them in the truth")
+    perceptual: bool = option(False, "also LPIPS, ArcFace identity and FID, as far as packages and weights are here")
     rows: int = option(12, "pairs on the contact sheet")
     side: int = option(256, "largest side of a picture on the contact sheet, in pixels")
 
@@ -49,14 +53,6 @@ class EvalOptions:
         for name in ("rows", "side"):
             if getattr(self, name) < 1:
                 raise OptionsError(f"--{name} {getattr(self, name)}: must be 1 or more")
-
-
-class FaceFinder(Protocol):
-    """What finds the landmarks: any of `gpenvid.faces.detect`."""
-
-    def detect(self, images: Sequence[Image]) -> list[list[Face]]:
-        """The faces of each picture."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +67,15 @@ class Sample:
 
 @dataclass(slots=True)
 class Evaluation:
-    """Figures of every pair, by name: after the restoration and, where it is known, before it."""
+    """Figures of every pair, by name: after the restoration and, where it is known, before it.
+
+    sets_after, sets_before: figures of all the pictures together, such as FID.
+    """
 
     after: dict[str, dict[str, float]] = field(default_factory=dict)
     before: dict[str, dict[str, float]] = field(default_factory=dict)
+    sets_after: dict[str, float] = field(default_factory=dict)
+    sets_before: dict[str, float] = field(default_factory=dict)
 
     def means(self, figures: dict[str, dict[str, float]]) -> dict[str, float]:
         """The mean of each figure over the pairs for which it is finite; NaN if there is none."""
@@ -88,7 +89,7 @@ class Evaluation:
 
     def table(self) -> list[tuple[str, ...]]:
         """Rows of text: a heading, then per figure its mean before (if known), after, and the change."""
-        after, before = self.means(self.after), self.means(self.before)
+        after, before = self.means(self.after) | self.sets_after, self.means(self.before) | self.sets_before
         if not before:
             return [("figure", "after"), *((name, f"{value:.4g}") for name, value in after.items())]
         rows: list[tuple[str, ...]] = [("figure", "before", "after", "change")]
@@ -102,6 +103,7 @@ class Evaluation:
         content = {
             "pairs": len(self.after),
             "mean": {"before": self.means(self.before), "after": self.means(self.after)},
+            "sets": {"before": self.sets_before, "after": self.sets_after},
             "before": self.before,
             "after": self.after,
         }
@@ -250,21 +252,31 @@ def faces_of(pairs: Iterable[Sample], detector: FaceFinder) -> Iterator[Sample]:
             yield Sample(f"{sample.name} face {number}", sample.restored[cut], sample.truth[cut], before)
 
 
-def evaluate(pairs: Iterable[Sample], detector: FaceFinder | None = None) -> Evaluation:
+def evaluate(
+    pairs: Iterable[Sample], detector: FaceFinder | None = None, perceptual: Perceptual | None = None
+) -> Evaluation:
     """Measure every pair; with a detector also how far the restoration moved the landmarks. Keeps figures only."""
+    figures = dict(FIGURES)
+    if detector is not None:
+        figures["landmark_distance"] = lambda image, truth: landmark_distance(image, truth, detector)
+    figures |= perceptual.pairs if perceptual else {}
+    makers = perceptual.sets if perceptual else {}
+    sets_after, sets_before = ({name: make() for name, make in makers.items()} for _ in range(2))
     evaluation = Evaluation()
     for sample in pairs:
-        evaluation.after[sample.name] = _measure(sample.restored, sample.truth, detector)
-        if sample.before is not None:
-            evaluation.before[sample.name] = _measure(sample.before, sample.truth, detector)
+        for image, known, sets in (
+            (sample.restored, evaluation.after, sets_after),
+            (sample.before, evaluation.before, sets_before),
+        ):
+            if image is None:
+                continue
+            known[sample.name] = {name: float(figure(image, sample.truth)) for name, figure in figures.items()}
+            for each in sets.values():
+                each.add(image, sample.truth)
+    evaluation.sets_after = {name: each.value() for name, each in sets_after.items()}
+    if evaluation.before:
+        evaluation.sets_before = {name: each.value() for name, each in sets_before.items()}
     return evaluation
-
-
-def _measure(image: Image, truth: Image, detector: FaceFinder | None) -> dict[str, float]:
-    figures = {name: float(figure(image, truth)) for name, figure in FIGURES.items()}
-    if detector is not None:
-        figures["landmark_distance"] = landmark_distance(image, truth, detector)
-    return figures
 
 
 def contact_sheet(shown: Sequence[Sample], side: int = 256) -> Image:
@@ -291,7 +303,9 @@ def _framed(picture: Image | None, side: int) -> Image:
     return frame
 
 
-def run_evaluation(options: EvalOptions, detector: FaceFinder | None = None) -> Evaluation:
+def run_evaluation(
+    options: EvalOptions, detector: FaceFinder | None = None, perceptual: Perceptual | None = None
+) -> Evaluation:
     """Do what the options say: measure, and write the JSON and the contact sheet where asked.
 
     Raises MediaError as `samples` does, and if a file can't be written.
@@ -309,7 +323,7 @@ def run_evaluation(options: EvalOptions, detector: FaceFinder | None = None) -> 
                 shown.append(sample)
             yield sample
 
-    evaluation = evaluate(kept(), detector)
+    evaluation = evaluate(kept(), detector, perceptual)
     if options.json:
         try:
             Path(options.json).write_text(evaluation.to_json() + "\n", encoding="utf-8")

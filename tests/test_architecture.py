@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": BASE | {"weights", "faces", "gpen", "media", "enhancer", "stages", "report", "trace", "__init__"},
     "report": BASE | {"trace", "media"},
     "trace": {"errors", "media"},
+    "perceptual": BASE | {"weights", "faces"},
 }
 ANYTHING = {"__init__", "__main__", "cli", "bench", "train", "evaluate"}
 

@@ -154,6 +154,18 @@ def test_clean_and_gray_shares() -> None:
     assert not np.array_equal(bad, good) and np.ptp(good, axis=2).max() > 0
 
 
+def test_near_faces_are_spoilt_less_and_not_softened_by_the_reduction() -> None:
+    faces = np.stack([portrait(64, i) for i in range(2)])
+
+    def harm(near: float, clean: float = 0) -> float:
+        pairs = [make_pair(faces, 0, n, clean=clean, gray_share=0, near=near) for n in range(24)]
+        assert all(bad.shape == good.shape and bad.dtype == np.uint8 for bad, good in pairs)
+        return float(np.mean([np.abs(bad.astype(int) - good).mean() for bad, good in pairs]))
+
+    assert harm(1, clean=1) == 0
+    assert 0 < harm(1) < 0.8 * harm(0)
+
+
 def test_processes_share_the_numbers_without_overlap() -> None:
     taken = []
     for rank in range(2):
@@ -176,6 +188,14 @@ def test_losses_vanish_at_the_truth_only() -> None:
         assert loss(torch.nn.functional.avg_pool2d(x, 3, 1, 1), x).item() > 0.01
     weights = ContentWeights()
     assert content_loss(x, x, weights).item() == pytest.approx(0, abs=2e-4)
+
+
+def test_a_smaller_knee_minds_faint_errors_more() -> None:
+    truth = torch.zeros(1, 3, 32, 32)
+    only = {"gradient": 0.0, "energy": 0.0, "similarity": 0.0}
+    for knee, faint in ((0.1, 0.02**2 / 0.2), (0.01, 0.02 - 0.005)):
+        loss = content_loss(truth + 0.02, truth, ContentWeights(**only, knee=knee))
+        assert loss.item() == pytest.approx(faint, rel=1e-5)
 
 
 def test_losses_in_closed_form() -> None:

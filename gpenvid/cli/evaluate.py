@@ -12,6 +12,7 @@ EXAMPLES = """\
 examples:
   gpenvid eval --restored out/ --truth clean/ --before damaged/ --sheet sheet.png --json figures.json
   gpenvid eval --restored better.mp4 --truth original.mp4 --before film.mp4 --faces
+  gpenvid weights fetch alexnet inception arcface    # once, for --perceptual; needs pip install 'gpenvid[eval]'
 """
 
 
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gpenvid.errors import WeightsError
     from gpenvid.evaluate import EvalOptions, run_evaluation
     from gpenvid.faces.detect import load_detector
+    from gpenvid.perceptual import load_perceptual
 
     options = EvalOptions(**chosen(arguments, (EvalOptions,)))
     try:
@@ -39,6 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise
         print(f"without landmark distance: {error}", file=sys.stderr)
         detector = None
-    head, *rows = run_evaluation(options, detector).table()
+    perceptual = load_perceptual(detector) if options.perceptual else None
+    for name, reason in (perceptual.missing if perceptual else {}).items():
+        print(f"without {name}: {reason}", file=sys.stderr)
+    head, *rows = run_evaluation(options, detector, perceptual).table()
     print(Table("", head, list(rows)).text().lstrip())
     return 0

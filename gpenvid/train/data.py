@@ -119,12 +119,14 @@ def _jitter(rng: np.random.Generator, image: Image) -> Image:
 
 
 def make_pair(
-    faces: Image, seed: int, number: int, *, clean: float = 0.1, gray_share: float = 0.1
+    faces: Image, seed: int, number: int, *, clean: float = 0.1, gray_share: float = 0.1, near: float = 0.0
 ) -> tuple[Image, Image]:
     """Pair `number` of the run with `seed`: (bad, good), RGB uint8 (S, S, 3).
 
     Each pass over `faces` has its own shuffled order. Half are mirrored, all have jittered light, a share of `clean`
     stays undegraded, and a share of `gray_share` is black and white in both pictures, so that old films stay so.
+    A share of `near` is degraded at 1.3 to 2.5 times the size and then reduced, as happens to a face that is larger
+    in its video than the network's picture: such noise is fainter and of another grain.
     """
     epoch, place = divmod(number, len(faces))
     order = np.random.default_rng((seed, epoch)).permutation(len(faces))
@@ -136,7 +138,19 @@ def make_pair(
     if rng.random() < gray_share:
         good = gray(rng, good, 1)
     strength = 0.0 if rng.random() < clean else float(rng.uniform(0.05, 0.9))
+    if near and rng.random() < near:
+        return _degrade_near(rng, good, strength), good
     return degrade(rng, good, strength), good
+
+
+def _degrade_near(rng: np.random.Generator, image: Image, strength: float) -> Image:
+    """`degrade` at a larger scale. What the reduction alone takes away is given back, so that strength 0 is clean."""
+    side = round(image.shape[0] * rng.uniform(1.3, 2.5))
+    large = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+    worse = degrade(rng, large, strength)
+    size = (image.shape[1], image.shape[0])
+    change = cv2.resize(worse.astype(np.float32) - large, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(np.clip(np.rint(image + change), 0, 255), np.uint8)
 
 
 def to_tensor(image: Image) -> torch.Tensor:
@@ -153,13 +167,16 @@ def to_image(tensor: torch.Tensor) -> Image:
 class Pairs(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """`make_pair` as a map-style dataset without an end."""
 
-    def __init__(self, faces: Image, seed: int, *, clean: float = 0.1, gray_share: float = 0.1) -> None:
-        self.faces, self.seed, self.clean, self.gray_share = faces, seed, clean, gray_share
+    def __init__(
+        self, faces: Image, seed: int, *, clean: float = 0.1, gray_share: float = 0.1, near: float = 0.0
+    ) -> None:
+        self.faces, self.seed, self.clean, self.gray_share, self.near = faces, seed, clean, gray_share, near
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(bad, good), float32 (3, S, S) in [-1, 1]."""
         cv2.setNumThreads(0)
-        bad, good = make_pair(self.faces, self.seed, number, clean=self.clean, gray_share=self.gray_share)
+        shares = {"clean": self.clean, "gray_share": self.gray_share, "near": self.near}
+        bad, good = make_pair(self.faces, self.seed, number, **shares)
         return to_tensor(bad), to_tensor(good)
 
 

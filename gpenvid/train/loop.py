@@ -72,7 +72,11 @@ class Trainer:
             group = {"params": list(self.networks.discriminator.parameters()), "lr": lr, "initial_lr": lr}
             self.critic_optimizer = torch.optim.Adam([group], betas=(0.0, 0.99**ratio))
         self.weights = ContentWeights(
-            l1=options.content, gradient=options.gradient, energy=options.energy, similarity=options.similarity
+            l1=options.content,
+            gradient=options.gradient,
+            energy=options.energy,
+            similarity=options.similarity,
+            knee=options.knee,
         )
         self.step_number = 0
         self.elapsed = 0.0
@@ -248,8 +252,9 @@ def _run(
     faces = load_faces(options.data, trainer.networks.generator.size)
     if processes.first:
         folder.cut_log(trainer.step_number)
-    pairs = Pairs(faces, options.seed, clean=options.clean, gray_share=options.gray)
-    shown = _first(Pairs(faces, options.seed + 1, clean=options.clean, gray_share=options.gray), SAMPLES)
+    shares = {"clean": options.clean, "gray_share": options.gray, "near": options.near}
+    pairs = Pairs(faces, options.seed, **shares)
+    shown = _first(Pairs(faces, options.seed + 1, **shares), SAMPLES)
     start = trainer.step_number * options.accumulate * options.batch * processes.world
     numbers = Numbers(start, options.batch, rank=processes.rank, world=processes.world)
     batches = iter(DataLoader(pairs, batch_sampler=numbers, num_workers=options.workers))

@@ -66,17 +66,18 @@ def gradient_similarity_loss(x: Tensor, truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContentWeights:
-    """Shares of the terms of `content_loss`."""
+    """Shares of the terms of `content_loss`; knee: the error up to which L1 is rounded off."""
 
     l1: float = 1.0
     gradient: float = 1.0
     energy: float = 0.3
     similarity: float = 0.05
+    knee: float = 0.1
 
 
 def content_loss(x: Tensor, truth: Tensor, weights: ContentWeights) -> Tensor:
-    """How far the restored picture is from the truth: smooth L1 (knee at 0.1) and terms about its gradients."""
-    total = weights.l1 * F.smooth_l1_loss(x, truth, beta=0.1)
+    """How far the restored picture is from the truth: smooth L1 and terms about its gradients."""
+    total = weights.l1 * F.smooth_l1_loss(x, truth, beta=weights.knee)
     if weights.gradient:
         total = total + weights.gradient * multiscale_gradient_loss(x, truth)
     if weights.energy:

@@ -67,6 +67,7 @@ class TrainOptions:
     ema_half_life: float = option(10_000.0, "pictures after which an old state counts half in the averaged model")
 
     content: float = option(1.0, "weight of smooth L1")
+    knee: float = option(0.1, "error, in [-1, 1], up to which smooth L1 is square; a smaller one minds faint noise")
     gradient: float = option(1.0, "weight of the multi-scale gradient loss")
     energy: float = option(0.3, "weight of the local gradient energy loss")
     similarity: float = option(0.05, "weight of the gradient similarity loss")
@@ -76,6 +77,7 @@ class TrainOptions:
     r1_every: int = option(16, "steps between two R1 penalties")
     clean: float = option(0.1, "share of the pairs without any degradation")
     gray: float = option(0.1, "share of the pairs in black and white")
+    near: float = option(0.0, "share of the pairs that are degraded at a larger size and then reduced to --size")
 
     checkpoint_every: int = option(500, "steps between two checkpoints")
     sample_every: int = option(500, "steps between two grids of samples")
@@ -89,9 +91,9 @@ class TrainOptions:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("minutes", "workers", "content", "gradient", "energy", "similarity", "adversarial"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("lr", "lr_encoder", "lr_discriminator", "ema_half_life"):
+        for name in ("lr", "lr_encoder", "lr_discriminator", "ema_half_life", "knee"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
-        for name in ("flat", "clean", "gray"):
+        for name in ("flat", "clean", "gray", "near"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
         _require(self.feature_matching >= 0, "feature_matching", self.feature_matching, "0 or more")
         _require(self.r1 >= 0, "r1", self.r1, "0 or more")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpenvid.train.sheets import Tile, read_picture
-from gpenvid.train.textures import colour, texture
+from gpenvid.train.textures import BACKGROUNDS, colour, texture
 from gpenvid.types import Float, Image
 
 MIRROR = np.array([1, 0, 2, 4, 3])
@@ -100,7 +100,7 @@ class Composer:
         canvas = self._background(rng, size).astype(np.float32)
         boxes: list[Float] = []
         marks: list[Float] = []
-        crowd = int(rng.choice([0, 1, 3, 8, 16], p=[0.08, 0.14, 0.2, 0.33, 0.25]))
+        crowd = int(rng.choice([0, 1, 3, 8, 16], p=[0.12, 0.16, 0.19, 0.31, 0.22]))
         wanted = np.exp(rng.uniform(np.log(9), np.log(min(0.92 * size, 400)), crowd))
         for target in -np.sort(-wanted):
             self._paste(rng, canvas, float(target), boxes, marks)
@@ -119,7 +119,7 @@ class Composer:
 
     def _background(self, rng: np.random.Generator, size: int) -> Image:
         if rng.random() < 0.5:
-            return texture(rng, size, size)
+            return texture(rng, size, size, BACKGROUNDS)
         patch = faceless(rng, self._portrait(rng))
         scaled = cv2.resize(patch, (size, size), interpolation=cv2.INTER_LINEAR)
         return np.asarray(scaled[:, ::-1] if rng.random() < 0.5 else scaled, np.uint8)

@@ -200,3 +200,5 @@ DRAWERS: dict[str, Draw] = {
 UNSEEN = ("cells", "rings")
 """Kinds that training never sees; the evaluation draws them too."""
 TRAINED = tuple(name for name in DRAWERS if name not in UNSEEN)
+BACKGROUNDS = (*TRAINED, "dots", "dots", "dots", "text", "text", "shapes")
+"""Kinds behind composed scenes: what is most easily taken for a face comes most often."""

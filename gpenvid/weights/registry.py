@@ -7,7 +7,7 @@ from typing import Literal
 
 from gpenvid.errors import WeightsError
 
-Kind = Literal["restorer", "detector", "parser", "discriminator", "recogniser"]
+Kind = Literal["restorer", "detector", "parser", "discriminator", "recogniser", "judge"]
 
 GPEN_NOTE = "GPEN's weights are published for non-commercial use"
 FACEXLIB_NOTE = "published with facexlib (MIT); the data it was trained on has terms of its own"
@@ -105,6 +105,23 @@ _ENTRIES = (
         filename="recognition_arcface_ir_se50.pth",
         note=FACEXLIB_NOTE,
         urls=(f"{_FACEXLIB}/v0.1.0/recognition_arcface_ir_se50.pth",),
+    ),
+    Entry(
+        name="alexnet",
+        kind="judge",
+        filename="alexnet-owt-7be5be79.pth",
+        note="published with torchvision (BSD); `gpenvid eval --perceptual` uses it for LPIPS",
+        urls=("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
+    ),
+    Entry(
+        name="inception",
+        kind="judge",
+        filename="weights-inception-2015-12-05-6726825d.pth",
+        note="published with torch-fidelity (Apache-2.0); `gpenvid eval --perceptual` uses it for FID",
+        urls=(
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+            "weights-inception-2015-12-05-6726825d.pth",
+        ),
     ),
     Entry(
         name="GPEN-BFR-512-D",
