@@ -27,7 +27,8 @@ DETECT_BATCH = 4
 class Picture:
     """A picture on its way. `to_stored` (2, 3) maps upright square pixels, in which faces are, to stored pixels.
 
-    seconds: its presentation time; small: its upright RGB copy, `to_small` times as large.
+    seconds: its presentation time; small: its upright RGB copy, `to_small` times as large; faces: what was detected in
+    it, None if it was not searched.
     """
 
     frame: av.VideoFrame
@@ -35,6 +36,7 @@ class Picture:
     small: Image
     to_small: float
     to_stored: NDArray[np.float64]
+    faces: list[Face] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,9 +74,9 @@ class Follower:
             for picture, wanted, cut in zip(pictures, look, cuts, strict=True):
                 waiting.append(picture)
                 self.counts.cuts += cut
-                faces = next(found) if wanted else None
+                picture.faces = next(found) if wanted else None
                 with self.clock("track"):
-                    final = tracker.update(faces, picture.seconds, cut=cut, size=picture.size)
+                    final = tracker.update(picture.faces, picture.seconds, cut=cut, size=picture.size)
                 for _, tracks in final:
                     yield waiting.popleft(), tracks
         for _, tracks in tracker.flush():

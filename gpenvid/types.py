@@ -43,10 +43,12 @@ class Track:
     """One face in one picture, after association and smoothing.
 
     id: positive, stable over the life of the track; face: the smoothed face; strength in [0, 1]: how much of the
-    restoration to show (tracks fade in and out); detected: whether a detection of this very picture supports it.
+    restoration to show (tracks fade in and out); detected: whether a detection of this very picture supports it;
+    raw: that detection, before smoothing.
     """
 
     id: int
     face: Face
     strength: float = 1.0
     detected: bool = True
+    raw: Face | None = None

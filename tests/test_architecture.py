@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "follow": BASE | {"faces", "media", "report"},
     "enhancer": BASE | {"weights", "faces", "gpen", "media", "report", "follow"},
     "run": BASE | {"weights", "faces", "gpen", "media", "enhancer", "stages", "report", "trace", "__init__"},
+    "tracks": BASE | {"faces", "media", "enhancer", "follow", "stages", "report"},
     "report": BASE | {"trace", "media"},
     "trace": {"errors", "media"},
     "perceptual": BASE | {"weights", "faces"},

@@ -112,7 +112,7 @@ def test_wrong_usage_ends_with_2() -> None:
     assert end.value.code == 2
 
 
-@pytest.mark.parametrize("command", ["enhance", "weights", "bench"])
+@pytest.mark.parametrize("command", ["enhance", "tracks", "weights", "bench"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])

@@ -42,7 +42,7 @@ class _Life:
     confirmed: bool
     shown: float  # strength in the last picture handed out
     times: list[float]  # of the detections, on the clock
-    scores: list[float]
+    faces: list[Face]  # the detections
     runs: int = 1  # of the detector, since birth
 
     def wanted(self, i: int, clock: float, now: float, bridge: float, fade: float) -> float:
@@ -127,7 +127,7 @@ class Tracker:
         slots = np.array([life.slot for life, _ in pairs], np.intp)
         self._poses.take(slots, seen, np.array([d for _, d in pairs], np.intp))
         if faces is not None:
-            self._account(pairs, seen)
+            self._account(pairs, seen, faces)
         return done + self._emit()
 
     def cut(self) -> Final:
@@ -180,7 +180,7 @@ class Tracker:
         )  # fmt: skip
         return [(lives[i], d) for i, d in pairs]
 
-    def _account(self, pairs: list[tuple[_Life, int]], seen: Sighting) -> None:
+    def _account(self, pairs: list[tuple[_Life, int]], seen: Sighting, faces: list[Face]) -> None:
         """Book a run of the detector: who was seen, who is gone, who is new."""
         now, first = self._clock.now, self._ran is None
         self._note_run()
@@ -188,7 +188,7 @@ class Tracker:
             life.runs += 1
         for life, d in pairs:
             life.times.append(now)
-            life.scores.append(float(seen.scores[d]))
+            life.faces.append(faces[d])
             if not life.confirmed:
                 life.confirmed = now - life.times[0] >= self.options.confirm and 2 * len(life.times) >= life.runs
         if len(pairs) < len(self._lives):
@@ -198,7 +198,7 @@ class Tracker:
                     self._lives.remove(life)
                     self._gone.append(life)
         if len(pairs) < len(seen):
-            self._give_birth([d for _, d in pairs], seen, first)
+            self._give_birth([d for _, d in pairs], seen, faces, first)
 
     def _note_run(self) -> None:
         """Learn how often the detector runs."""
@@ -207,7 +207,7 @@ class Tracker:
             self._poses.patience = max(0.17, 3.2 * self._interval)
         self._ran = self._clock.now
 
-    def _give_birth(self, taken: list[int], seen: Sighting, first: bool) -> None:
+    def _give_birth(self, taken: list[int], seen: Sighting, faces: list[Face], first: bool) -> None:
         new = [d for d in range(len(seen)) if d not in taken and seen.scores[d] >= self.options.confident]
         if new and taken:
             twice = duplicates(seen.boxes[new], seen.boxes[taken])
@@ -215,9 +215,7 @@ class Tracker:
         for d in new:
             slot = self._poses.start(seen, d)
             shown = 1.0 if first else 0.0
-            self._lives.append(
-                _Life(self._next_id, slot, first, shown, [self._clock.now], [float(seen.scores[d])]),
-            )
+            self._lives.append(_Life(self._next_id, slot, first, shown, [self._clock.now], [faces[d]]))
             self._next_id += 1
 
     def _emit(self) -> Final:
@@ -247,8 +245,9 @@ class Tracker:
                 wanted = min(life.wanted(i, clock, now, bridge, fade), float(gates[k, life.slot])) if choice else 0.0
                 life.shown = max(min(wanted, 1.0, life.shown + step), 0.0, life.shown - step)
                 if life.shown > 0:
-                    face = Face(boxes[k, life.slot], landmarks[k, life.slot], life.scores[i])
-                    tracks.append(Track(life.id, face, life.shown, life.times[i] == clock))
+                    raw, here_now = life.faces[i], life.times[i] == clock
+                    face = Face(boxes[k, life.slot], landmarks[k, life.slot], raw.score)
+                    tracks.append(Track(life.id, face, life.shown, here_now, raw if here_now else None))
             self._shown = clock
             out.append((time, tracks))
         self._forget()
@@ -265,4 +264,4 @@ class Tracker:
         for life in self._lives:
             if len(life.times) > 256:
                 spare = max(bisect_right(life.times, oldest) - 2, 0)
-                del life.times[:spare], life.scores[:spare]
+                del life.times[:spare], life.faces[:spare]
