@@ -238,6 +238,33 @@ class LiveOptions:
         _require(self.duration is None or self.duration > 0, "duration", self.duration, "above 0 seconds")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinkOptions:
+    """How live outputs are written."""
+
+    format: str = option("mpegts", "what is written to standard output (-o -)", choices=("mpegts", "matroska", "y4m"))
+    keyframes: float = option(2.0, "seconds between key pictures, at which players can join and files are cut")
+    segment: float = option(60.0, "seconds that each file of rolling recordings lasts")
+    keep_files: int = option(0, "keep at most this many recordings; 0 for all")
+    keep_hours: float = option(0.0, "delete recordings older than this; 0 for never")
+    keep_gigabytes: float = option(0.0, "keep recordings of at most this size in all; 0 for no limit")
+    hls_segment: float = option(2.0, "seconds of a segment of HLS")
+    hls_list: int = option(6, "segments in the playlist of HLS")
+    publish_transport: str = option("tcp", "how RTSP outputs carry the packets", choices=("tcp", "udp"))
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense with an OptionsError."""
+        _require(self.format in ("mpegts", "matroska", "y4m"), "format", self.format, "mpegts, matroska or y4m")
+        _require(0.1 <= self.keyframes <= 60, "keyframes", self.keyframes, "0.1 to 60 seconds")
+        _require(0.1 <= self.segment <= 86400, "segment", self.segment, "0.1 to 86400 seconds")
+        _require(self.keep_files >= 0, "keep_files", self.keep_files, "0 or more")
+        _require(self.keep_hours >= 0, "keep_hours", self.keep_hours, "0 or more")
+        _require(self.keep_gigabytes >= 0, "keep_gigabytes", self.keep_gigabytes, "0 or more")
+        _require(0.1 <= self.hls_segment <= 60, "hls_segment", self.hls_segment, "0.1 to 60 seconds")
+        _require(2 <= self.hls_list <= 1000, "hls_list", self.hls_list, "2 to 1000")
+        _require(self.publish_transport in ("tcp", "udp"), "publish_transport", self.publish_transport, "tcp or udp")
+
+
 STAGES: dict[str, type] = {
     "reader": ReaderOptions,
     "detector": DetectorOptions,

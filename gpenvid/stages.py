@@ -191,3 +191,86 @@ def background(work: Callable[[], None], name: str) -> Iterator[None]:
         thread.join()
     if errors:
         raise errors[0]
+
+
+class Outlet(Generic[T]):
+    """Hands items over to `work`, which takes them in a thread of its own, and never makes the giver wait.
+
+    The giver's end is `offer` and `close`; `work` is called with the outlet and takes with `get`, or by iterating,
+    until nothing comes any more. `error` is what `work` raised, if it did; then every offer is refused.
+    """
+
+    def __init__(self, work: Callable[[Outlet[T]], None], depth: int, name: str) -> None:
+        """Start the thread. At most `depth` items wait."""
+        if depth < 1:
+            raise ValueError(f"depth {depth}: must be 1 or more")
+        self.error: BaseException | None = None
+        self._items: deque[T] = deque()
+        self._depth = depth
+        self._changed = threading.Condition()
+        self._ended = False
+        self._given_up = False
+        self._done = False
+        self._thread = threading.Thread(target=self._run, args=(work,), name=f"gpenvid-{name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, item: T) -> bool:
+        """Give an item; whether there was room for it."""
+        with self._changed:
+            if self._ended or self._done or len(self._items) >= self._depth:
+                return False
+            self._items.append(item)
+            self._changed.notify()
+            return True
+
+    def end(self) -> None:
+        """Say that no more comes, and don't wait."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def close(self, timeout: float, interrupt: Callable[[], None] = lambda: None) -> bool:
+        """Say that no more comes and wait for `work` to finish with what it has; whether it did within the timeout.
+
+        After the timeout `given_up` is set, `interrupt` is called and `work` has five seconds to notice; a thread that
+        is stuck in a call that doesn't return even then is left behind, and ends with the process.
+        """
+        self.end()
+        self._thread.join(timeout)
+        if not self._thread.is_alive():
+            return True
+        self._given_up = True
+        interrupt()
+        self._thread.join(5)
+        return False
+
+    def get(self, timeout: float | None = None) -> T | None:
+        """The next item, for `work`. None if nothing came for so many seconds, or nothing comes any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._ended, timeout)
+            return self._items.popleft() if self._items and not self._given_up else None
+
+    def __iter__(self) -> Iterator[T]:
+        """Take items until nothing comes any more, for `work`."""
+        while (item := self.get()) is not None:
+            yield item
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more is offered; some may still wait."""
+        return self._ended
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for `work` any more: it must return as soon as it can."""
+        return self._given_up
+
+    def _run(self, work: Callable[[Outlet[T]], None]) -> None:
+        try:
+            work(self)
+        except BaseException as raised:
+            self.error = raised
+        finally:
+            with self._changed:
+                self._done = True
+                self._items.clear()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpenvid.stages import Lane, Taken, background, latest, prefetch
+from gpenvid.stages import Lane, Outlet, Taken, background, latest, prefetch
 
 
 def threads() -> list[str]:
@@ -161,4 +161,51 @@ def test_latest_closed_early_closes_its_sources_in_their_threads_and_joins(wait:
     next(stage)
     stage.close()
     assert sorted(closed_in) == ["gpenvid-live-0", "gpenvid-live-1"]
+
+
+def test_an_outlet_passes_on_in_order_and_finishes_what_waits() -> None:
+    seen: list[int] = []
+    outlet: Outlet[int] = Outlet(lambda inbox: seen.extend(inbox), depth=100, name="file")
+    assert all(outlet.offer(item) for item in range(50))
+    assert threads() == ["gpenvid-file"]
+    assert outlet.close(10)
+    assert seen == list(range(50))
+    assert threads() == []
+    assert not outlet.offer(51)
+
+
+def test_an_outlet_refuses_what_it_has_no_room_for_and_never_waits() -> None:
+    go, seen = threading.Event(), []
+
+    def work(inbox: Outlet[int]) -> None:
+        go.wait(10)
+        seen.extend(inbox)
+
+    outlet = Outlet(work, depth=3, name="slow")
+    assert [outlet.offer(item) for item in range(5)] == [True, True, True, False, False]
+    go.set()
+    assert outlet.close(10)
+    assert seen == [0, 1, 2]
+
+
+def test_an_outlet_whose_work_fails_refuses_everything() -> None:
+    def work(inbox: Outlet[int]) -> None:
+        for _ in inbox:
+            raise OSError("cable")
+
+    outlet = Outlet(work, depth=3, name="broken")
+    outlet.offer(1)
+    while outlet.error is None:
+        pass
+    assert str(outlet.error) == "cable"
+    assert outlet.close(10)
+    assert not outlet.offer(2)
+
+
+def test_work_that_waits_for_nothing_is_told_when_nobody_waits_for_it() -> None:
+    def work(inbox: Outlet[int]) -> None:
+        while not inbox.given_up:
+            assert inbox.get(timeout=0.001) is None
+
+    assert not Outlet(work, depth=1, name="stuck").close(0.05)
     assert threads() == []

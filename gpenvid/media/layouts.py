@@ -60,6 +60,22 @@ def samples(frame: av.VideoFrame, component: Component, layout: Layout) -> Sampl
     return rows[:, component.offset : component.offset + (width - 1) * component.step + 1 : component.step]
 
 
+def duplicate(frame: av.VideoFrame, pix_fmt: str | None = None) -> av.VideoFrame:
+    """A copy of the picture that shares no memory with it, with its time and colour tags.
+
+    pix_fmt: another name of a format with the very same samples. Raises KeyError for a format that isn't in LAYOUTS.
+    """
+    pix_fmt = pix_fmt or frame.format.name
+    copy = av.VideoFrame(frame.width, frame.height, pix_fmt)
+    layout, other = LAYOUTS[frame.format.name], LAYOUTS[pix_fmt]
+    for source, target in zip(layout.components, other.components, strict=True):
+        samples(copy, target, other)[:] = samples(frame, source, layout)
+    copy.pts, copy.time_base, copy.duration = frame.pts, frame.time_base, frame.duration
+    copy.color_range, copy.colorspace = frame.color_range, frame.colorspace
+    copy.color_primaries, copy.color_trc = frame.color_primaries, frame.color_trc
+    return copy
+
+
 def _planar(depth: int, log2_x: int, log2_y: int, *, full: bool = False) -> Layout:
     planes = (Component(0), Component(1), Component(2))
     return Layout("yuv", planes, depth, _dtype(depth), 0, log2_x, log2_y, full)

@@ -18,7 +18,7 @@ from gpenvid.errors import GpenvidError, MediaError
 from gpenvid.media.color import convert
 from gpenvid.media.encoder import add_encoder, output_colors, same_samples
 from gpenvid.media.ends import Ends, end_with_stream
-from gpenvid.media.layouts import LAYOUTS, nearest_editable, samples
+from gpenvid.media.layouts import duplicate, nearest_editable
 from gpenvid.media.reader import Reader
 from gpenvid.media.target import Target
 from gpenvid.options import EncoderOptions
@@ -256,7 +256,7 @@ class Writer:
             if frame.format.name == pix_fmt:
                 return frame
             if same_samples(frame.format.name) == pix_fmt:
-                return _renamed(frame, pix_fmt)
+                return duplicate(frame, pix_fmt)
         return convert(frame, pix_fmt, size, space=colors.space, full=colors.range == 2 or None)
 
     def _check_time(self, frame: av.VideoFrame, stream: VideoStream) -> None:
@@ -320,15 +320,3 @@ def _refusal(source: Stream, container_format: str) -> str:
         helps = container_format != "matroska" and not _refusal(source, "matroska")
         return f"{container_format} can't hold it{'; write .mkv to keep it' if helps else ''}"
     return ""
-
-
-def _renamed(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
-    """The same samples under the other name of their format."""
-    copy = av.VideoFrame(frame.width, frame.height, pix_fmt)
-    layout, other = LAYOUTS[frame.format.name], LAYOUTS[pix_fmt]
-    for source, target in zip(layout.components, other.components, strict=True):
-        samples(copy, target, other)[:] = samples(frame, source, layout)
-    copy.pts, copy.time_base, copy.duration = frame.pts, frame.time_base, frame.duration
-    copy.color_range, copy.colorspace = frame.color_range, frame.colorspace
-    copy.color_primaries, copy.color_trc = frame.color_primaries, frame.color_trc
-    return copy

@@ -1,0 +1,102 @@
+"""A live session as outputs see it, without a source: pictures and sound on the session's clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from media_factory import Clip, make_clip, picture
+from numpy.typing import NDArray
+
+from gpenvid.media.sinks import TIME_BASE, LiveStreams
+from gpenvid.media.sinks.fanout import Fanout
+
+SIZE = (160, 120)
+RATE = 25
+SOUND_AHEAD = 0.2
+
+
+class Feed:
+    """Pictures at 25 a second and the packets of a sine; sound comes 0.2 s ahead of the pictures of its time."""
+
+    def __init__(self, folder: Path, seconds: float = 4, audio_codec: str | None = "aac", suffix: str = ".mov") -> None:
+        self.seconds = seconds
+        clip = Clip(size=SIZE, count=round(seconds * RATE), audio=1, audio_codec=audio_codec or "aac")
+        self._source = av.open(str(make_clip(folder / f"feed-{audio_codec}{suffix}", clip)))
+        audio = self._source.streams.audio[0] if audio_codec else None
+        self.streams = LiveStreams(*SIZE, "yuv420p", Fraction(RATE), audio=audio)
+        self._packets = [packet for packet in self._source.demux(audio) if packet.size] if audio else []
+        self.count = 0
+
+    def give(self, sink: Fanout, seconds: float | None = None, pace: float = 0) -> None:
+        """Give so many seconds of it, all by default. pace: seconds to wait after each picture."""
+        end = self.seconds if seconds is None else self.count / RATE + seconds
+        while self.count < round(end * RATE):
+            self._sound(sink, self.count / RATE + SOUND_AHEAD)
+            sink.video(self.picture(self.count))
+            self.count += 1
+            time.sleep(pace)
+
+    def picture(self, index: int) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(_samples(index), "yuv420p")
+        frame.pts, frame.time_base = index * 1_000_000 // RATE, TIME_BASE
+        return frame
+
+    def _sound(self, sink: Fanout, until: float) -> None:
+        while self._packets and self._packets[0].pts * self._packets[0].time_base <= until:
+            packet = self._packets.pop(0)
+            copy: Any = av.Packet(bytes(packet))
+            copy.time_base = TIME_BASE
+            copy.pts = copy.dts = round(packet.pts * packet.time_base / TIME_BASE)
+            copy.duration = round(packet.duration * packet.time_base / TIME_BASE)
+            copy.is_keyframe = True
+            sink.packet(copy)
+
+
+@lru_cache(maxsize=256)
+def _samples(index: int) -> NDArray[np.uint8]:
+    return picture(index, SIZE).to_ndarray()
+
+
+@contextmanager
+def opened(sink: Fanout, feed: Feed) -> Iterator[Fanout]:
+    """The sink between `open` and `close`, once every output is open."""
+    sink.open(feed.streams)
+    try:
+        until(lambda: all(state.state != "opening" for state in sink.states))
+        yield sink
+    finally:
+        sink.close()
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for something that happens soon. Fails if it doesn't."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"did not happen within {seconds} s")
+        time.sleep(0.01)
+
+
+def read(path: Any, **options: Any) -> dict[str, list[float]]:
+    """What is in a file: times of the pictures, of the key pictures, of the sound's packets, and the decoded count."""
+    told: dict[str, list[float]] = {"pictures": [], "keys": [], "sound": []}
+    with av.open(str(path) if isinstance(path, Path) else path, **options) as container:
+        for packet in container.demux():
+            if not packet.size:
+                continue
+            time_ = float(packet.pts * packet.time_base)
+            told["pictures" if packet.stream.type == "video" else "sound"].append(time_)
+            if packet.stream.type == "video" and packet.is_keyframe:
+                told["keys"].append(time_)
+    with av.open(str(path) if isinstance(path, Path) else path, **options) as container:
+        assert sum(1 for _ in container.decode(video=0)) == len(told["pictures"])
+    return told
