@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from media_factory import packets_of, picture_times
 
-from gpenvid.bench import Table, media
+from gpenvid.bench import Table, clips, media
 
 
 def test_the_tables() -> None:
@@ -31,7 +31,7 @@ def test_a_table_as_text() -> None:
 
 def test_all_ways_write_the_same_pictures_and_sound(tmp_path: Path) -> None:
     source = tmp_path / "in.mp4"
-    assert media.make_clip(source, 0.4, (64, 48)) == 10
+    assert clips.make_clip(source, 0.4, (64, 48)) == 10
     media.bare(source, tmp_path / "a.mp4", "ultrafast")
     media.through_reader_and_writer(source, tmp_path / "b.mp4", "ultrafast")
     media.through_pipeline(source, tmp_path / "c.mp4", "ultrafast")
@@ -43,6 +43,6 @@ def test_all_ways_write_the_same_pictures_and_sound(tmp_path: Path) -> None:
 
 
 def test_a_repeated_clip_goes_on_behind_itself(tmp_path: Path) -> None:
-    media.make_clip(tmp_path / "in.mp4", 0.4, (64, 48))
-    media.repeat_clip(tmp_path / "in.mp4", tmp_path / "out.mp4", 3)
+    clips.make_clip(tmp_path / "in.mp4", 0.4, (64, 48))
+    clips.repeat_clip(tmp_path / "in.mp4", tmp_path / "out.mp4", 3)
     assert len(picture_times(tmp_path / "out.mp4")) == 30

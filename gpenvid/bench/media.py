@@ -8,15 +8,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import av
 import numpy as np
 from av.video.stream import VideoStream
 
 from gpenvid.bench import Table
+from gpenvid.bench.clips import RATE, make_clip, repeat_clip
 from gpenvid.faces import align
 from gpenvid.media.reader import Reader
 from gpenvid.media.writer import Writer
@@ -24,7 +24,6 @@ from gpenvid.options import EncoderOptions
 from gpenvid.run import enhance
 from gpenvid.types import Face, Image
 
-RATE = 25
 Rows = list[tuple[str | float, ...]]
 _MEASURE = """
 import sys
@@ -62,66 +61,7 @@ def run(
     ]
 
 
-def make_clip(path: Path, seconds: float, size: tuple[int, int]) -> int:
-    """Write a clip of moving shapes and grain, with sound; returns its number of pictures."""
-    width, height = size
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    grain = rng.integers(-6, 7, (height, width + 64), np.int16)
-    count = max(1, round(seconds * RATE))
-    with av.open(str(path), "w") as container:
-        video = cast(
-            VideoStream, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "g": "25"})
-        )
-        video.codec_context.width, video.codec_context.height = size
-        video.codec_context.pix_fmt = "yuv420p"
-        sound = container.add_stream("aac", rate=48000)
-        base = 120 + 60 * np.sin(x / 97) * np.cos(y / 71)
-        for index in range(count):
-            shift = index * 7 % 64
-            luma = np.roll(base, 3 * index, axis=1) + grain[:, shift : shift + width]
-            frame = av.VideoFrame(width, height, "yuv420p")
-            for plane, values in zip(
-                frame.planes, (luma, x[::2, ::2] / width * 60 + 90, y[::2, ::2] / height * 60 + 90), strict=True
-            ):
-                rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-                rows[:, : plane.width] = values[: plane.height, : plane.width]
-            frame.pts, frame.time_base = index, Fraction(1, RATE)
-            container.mux(video.encode(frame))
-        for start in range(0, int(count / RATE * 48000) - 1024, 1024):
-            wave = np.sin(np.arange(start, start + 1024, dtype=np.float32) / 30).reshape(1, -1)
-            tone = av.AudioFrame.from_ndarray(np.repeat(wave, 2, axis=0), format="fltp", layout="stereo")
-            tone.sample_rate, tone.pts, tone.time_base = 48000, start, Fraction(1, 48000)
-            container.mux(sound.encode(tone))
-        container.mux(video.encode(None))
-        container.mux(sound.encode(None))
-    return count
-
-
-def repeat_clip(source: Path, target: Path, times: int) -> None:
-    """The clip several times behind itself, without encoding anew."""
-    with av.open(str(target), "w") as output:
-        copies: dict[int, Any] = {}
-        ends: dict[int, int] = {}
-        for turn in range(times):
-            with av.open(str(source)) as container:
-                duration = Fraction(container.duration or 0, av.time_base)
-                for stream in container.streams:
-                    if stream.index not in copies:
-                        copies[stream.index] = output.add_stream_from_template(stream, opaque=True)
-                for packet in container.demux():
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    shift = round(turn * duration / packet.time_base)
-                    packet.pts += shift
-                    packet.dts = max(packet.dts + shift, ends.get(packet.stream_index, -(1 << 60)) + 1)
-                    packet.pts = max(packet.pts, packet.dts)
-                    ends[packet.stream_index] = packet.dts
-                    packet.stream = copies[packet.stream_index]
-                    output.mux(packet)
-
-
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """The most bytes of memory that this process has had resident."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux hands ru_maxrss down from the parent process
@@ -168,7 +108,7 @@ def through_reader_and_writer(source: Path, target: Path, preset: str) -> None:
             writer.write(frame)
 
 
-class _OneFace:
+class OneFace:
     """A detector that sees a face in the middle of every picture, or none."""
 
     def __init__(self, present: bool) -> None:
@@ -199,7 +139,7 @@ class _Identity:
 
 def through_pipeline(source: Path, target: Path, preset: str, *, face: bool = False) -> None:
     """The whole way of a picture, with networks that cost nothing."""
-    enhance(source, target, restorer=_Identity(), detector=_OneFace(face), codec="libx264", crf=17, preset=preset)
+    enhance(source, target, restorer=_Identity(), detector=OneFace(face), codec="libx264", crf=17, preset=preset)
 
 
 def peak_memory(way: str, source: Path, target: Path, preset: str) -> int:
@@ -208,7 +148,7 @@ def peak_memory(way: str, source: Path, target: Path, preset: str) -> int:
         through_pipeline(source, target, preset, face=True)
     else:
         through_reader_and_writer(source, target, preset)
-    return _peak_bytes()
+    return peak_bytes()
 
 
 def _throughput(source: Path, folder: Path, count: int, rounds: int, preset: str) -> Rows:

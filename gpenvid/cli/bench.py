@@ -12,6 +12,7 @@ from gpenvid.cli.flags import add_command
 EXAMPLES = """\
 examples:
   gpenvid bench media                         throughput and memory against a bare PyAV transcode
+  gpenvid bench pipeline                      a film with two faces, against facexlib picture by picture
   gpenvid bench tracking --json tracking.json
 """
 
@@ -19,7 +20,7 @@ examples:
 def add_to(commands: Any) -> None:
     """Add the subcommand."""
     command = add_command(commands, "bench", "measure as ratios against a baseline in the same run", EXAMPLES)
-    command.add_argument("what", choices=("media", "tracking"))
+    command.add_argument("what", choices=("latency", "media", "memory", "pipeline", "tracking"))
     command.add_argument("--json", metavar="FILE", help="also write the tables as JSON")
     command.set_defaults(run=run)
 
