@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from gpenvid.train.losses import (
     r1_penalty,
 )
 from gpenvid.train.options import PrepareOptions
+from gpenvid.train.packs import write_pack
 from gpenvid.train.sheets import held_out
 from gpenvid.types import Face, Float, Image
 
@@ -104,6 +106,31 @@ def test_small_faces_stay_out_of_a_pack(tmp_path: Path) -> None:
     assert len(pack_sheets(tmp_path, 64, held=False, least_side=64)) == 0
     with pytest.raises(OptionsError, match=r"\(0, 64, 64, 3\)"):
         load_faces(tmp_path, 64)
+
+
+def test_packs_keep_their_faces(tmp_path: Path) -> None:
+    faces = np.stack([portrait(64, i) for i in range(12)])
+    for name in ("faces.npy", "faces.zip"):
+        write_pack(tmp_path / name, faces)
+    assert np.array_equal(load_faces(tmp_path / "faces.npy", 64), faces)
+    loaded = load_faces(tmp_path / "faces.zip", 64)
+    assert loaded.shape == faces.shape and np.abs(loaded.astype(int) - faces).mean() < 2
+    assert (tmp_path / "faces.zip").stat().st_size < 0.5 * (tmp_path / "faces.npy").stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.npy", "faces.zip"]
+
+
+def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
+    faces = np.stack([portrait(64)])
+    with pytest.raises(OptionsError, match=r"a pack is a \.npy or a \.zip"):
+        write_pack(tmp_path / "faces.png", faces)
+    with pytest.raises(MediaError, match=r"faces\.zip"):
+        write_pack(tmp_path / "absent" / "faces.zip", faces)
+    with zipfile.ZipFile(tmp_path / "text.zip", "w") as archive:
+        archive.writestr("a.jpg", b"no picture")
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    for name in ("text.zip", "broken.zip", "missing.zip"):
+        with pytest.raises(MediaError, match="not a pack"):
+            load_faces(tmp_path / name, 64)
 
 
 def test_photographs_are_filtered_and_counted(tmp_path: Path) -> None:

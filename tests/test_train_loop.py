@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -20,9 +22,10 @@ from gpenvid.gpen.arch import Architecture, FullGenerator
 from gpenvid.gpen.checkpoint import load_generator
 from gpenvid.train.folder import RunFolder
 from gpenvid.train.identity import start_as_identity
-from gpenvid.train.loop import train
+from gpenvid.train.loop import Trainer, train
 from gpenvid.train.networks import build_networks
 from gpenvid.train.options import TrainOptions
+from gpenvid.train.processes import Processes
 
 SMALL = TrainOptions(
     size=64, narrow=0.0625, n_mlp=2, style_dim=16, batch=2, workers=0, log_every=1, checkpoint_every=2, sample_every=100
@@ -193,9 +196,39 @@ def test_learning_rates_are_separate(faces: str, tmp_path: Path) -> None:
 
 def test_mixed_precision_is_near_full_precision(faces: str, tmp_path: Path) -> None:
     options = replace(SMALL, data=faces, steps=2)
-    train(replace(options, output=str(tmp_path / "a")))
-    train(replace(options, output=str(tmp_path / "b"), precision="bf16"))
-    assert figures(tmp_path / "a") == pytest.approx(figures(tmp_path / "b"), rel=0.05)
+    for precision in ("fp32", "bf16", "fp16"):
+        train(replace(options, output=str(tmp_path / precision), precision=precision))
+    assert figures(tmp_path / "bf16") == pytest.approx(figures(tmp_path / "fp32"), rel=0.05)
+    assert figures(tmp_path / "fp16") == pytest.approx(figures(tmp_path / "fp32"), rel=0.02)
+    norms = [figures(tmp_path / precision, "gradient_norm") for precision in ("fp32", "fp16")]
+    assert norms[1] == pytest.approx(norms[0], rel=0.5)  # not enlarged like the loss
+
+
+def test_a_gradient_that_overflows_is_skipped_and_the_scale_halved(faces: str, tmp_path: Path) -> None:
+    options = replace(SMALL, data=faces, output=str(tmp_path), precision="fp16", content=3e7)
+    trainer = Trainer(options, torch.device("cpu"), Processes())
+    before = [p.clone() for p in trainer.networks.generator.parameters()]
+    batch = (torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64))
+    assert not np.isfinite(trainer.step([batch])["gradient_norm"])
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.networks.generator.parameters(), strict=True))
+    assert trainer.state()["scaler"]["scale"] == 2.0**11  # type: ignore[index]
+
+
+def test_the_log_goes_to_tensorboard_too(faces: str, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    options = replace(SMALL, data=faces, output=str(tmp_path / "run"), steps=2, sample_every=2)
+    train(replace(options, tensorboard=str(tmp_path / "board")))
+    events = reader.EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(figures(tmp_path / "run"))
+    assert events.Images("bad, restored, good")[0].width == 8 * 64
+    assert not [thread for thread in threading.enumerate() if "Event" in thread.name]
+
+
+def test_tensorboard_is_an_extra(faces: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(OptionsError, match=re.escape("pip install 'gpenvid[log]'")):
+        train(replace(SMALL, data=faces, output=str(tmp_path / "run"), steps=1, tensorboard=str(tmp_path / "board")))
 
 
 def test_fine_tuning_starts_from_a_model(faces: str, tmp_path: Path) -> None:

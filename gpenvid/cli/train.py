@@ -11,7 +11,7 @@ from gpenvid.cli.flags import add_command, add_options, chosen
 
 EXAMPLES = """\
 examples:
-  gpenvid train prepare photos/ -o faces.npy --size 256
+  gpenvid train prepare photos/ -o faces.npy --size 256      # faces.zip is ten times smaller
   gpenvid train preview --data faces.npy -o sheet.png
   gpenvid train restorer --data faces.npy -o run --minutes 120
   torchrun --nproc-per-node 4 -m gpenvid train restorer --data faces.npy -o run
@@ -74,8 +74,8 @@ def _add_prepare(actions: Any) -> None:
     from gpenvid.train.options import PrepareOptions
 
     command = add_command(actions, "prepare", "cut aligned faces out of a folder of photographs", EXAMPLES)
-    command.add_argument("folder", help="photographs, also in folders below")
-    command.add_argument("-o", "--output", required=True, metavar="FILE", help="the pack of faces, .npy")
+    command.add_argument("folder", help="photographs, also in folders below; or sheets with an index.json")
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="the pack of faces, .npy or .zip")
     add_options(command, PrepareOptions)
     add_options(command, DetectorOptions)
     command.set_defaults(run=prepare)
@@ -83,17 +83,24 @@ def _add_prepare(actions: Any) -> None:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Write the pack and say what was left out."""
-    import numpy as np
+    from collections import Counter
 
     from gpenvid.faces.detect import load_detector
     from gpenvid.options import DetectorOptions
-    from gpenvid.train.data import pack_photographs
+    from gpenvid.train.data import pack_photographs, pack_sheets
     from gpenvid.train.options import PrepareOptions
+    from gpenvid.train.packs import check_pack, write_pack
 
-    found = replace(DetectorOptions(threshold=0.6), **chosen(arguments, (DetectorOptions,)))
-    detector = load_detector(found.detector_model, threshold=found.threshold)
-    faces, counts = pack_photographs(arguments.folder, detector, PrepareOptions(**chosen(arguments, (PrepareOptions,))))
-    np.save(arguments.output, faces)
+    check_pack(arguments.output)
+    options = PrepareOptions(**chosen(arguments, (PrepareOptions,)))
+    if (Path(arguments.folder) / "index.json").exists():
+        faces = pack_sheets(arguments.folder, options.size, held=False, least_side=options.least_side * options.size)
+        counts = Counter(kept=len(faces))
+    else:
+        found = replace(DetectorOptions(threshold=0.6), **chosen(arguments, (DetectorOptions,)))
+        detector = load_detector(found.detector_model, threshold=found.threshold)
+        faces, counts = pack_photographs(arguments.folder, detector, options)
+    write_pack(arguments.output, faces)
     print(f"{arguments.output}: {len(faces)} faces; " + ", ".join(f"{n} {what}" for what, n in counts.items()))
     return 0
 

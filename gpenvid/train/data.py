@@ -1,7 +1,7 @@
 """Pairs of a good and a bad picture of one face, made on the fly from a pack of aligned crops.
 
-A pack is one `.npy` file: RGB uint8, (N, S, S, 3), faces aligned to FFHQ's template. Every pair is a pure function of
-(seed, number): neither workers nor restarts change what a training run sees.
+A pack (`gpenvid.train.packs`) holds RGB uint8 (N, S, S, 3), faces aligned to FFHQ's template. Every pair is a pure
+function of (seed, number): neither workers nor restarts change what a training run sees.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gpenvid.errors import MediaError, OptionsError
 from gpenvid.faces.align import crop, fit_similarity
 from gpenvid.train.degradations import degrade, gray
 from gpenvid.train.options import PrepareOptions
+from gpenvid.train.packs import read_pack
 from gpenvid.train.sheets import held_out, load_tiles, read_picture
 from gpenvid.types import Face, Float, Image
 
@@ -98,13 +99,7 @@ def load_faces(path: str | Path, size: int) -> Image:
     Raises MediaError if the path is neither, OptionsError if a pack is empty or of another size.
     """
     path = Path(path)
-    if path.is_dir():
-        faces = pack_sheets(path, size, held=False, least_side=size)
-    else:
-        try:
-            faces = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise MediaError(f"{path}: not a pack of faces ({error}); make one with `gpenvid train prepare`") from error
+    faces = pack_sheets(path, size, held=False, least_side=size) if path.is_dir() else read_pack(path)
     if faces.dtype != np.uint8 or faces.shape[1:] != (size, size, 3) or not len(faces):
         raise OptionsError(f"--data {path}: holds {faces.dtype} {faces.shape}, needs uint8 (N, {size}, {size}, 3)")
     return faces

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from gpenvid.device import resolve_device
 from gpenvid.errors import OptionsError
+from gpenvid.train.board import Board
 from gpenvid.train.data import Numbers, Pairs, load_faces, to_image
 from gpenvid.train.folder import RunFolder
 from gpenvid.train.losses import (
@@ -39,6 +40,7 @@ from gpenvid.train.processes import Processes, join_processes
 BETAS = (0.9, 0.99)
 LARGEST_GRADIENT = 1.0
 SAMPLES = 8
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Batch = tuple[Tensor, Tensor]
 Figures = dict[str, float]
@@ -62,7 +64,9 @@ class Trainer:
         for module in self._modules().values():
             module.to(device)
             processes.broadcast(module.state_dict().values())
-        self.networks.generator.compute_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.precision]
+        self.networks.generator.compute_dtype = DTYPES[options.precision]
+        # float16 loses small gradients; the loss is enlarged for them, as far as none overflows.
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12, enabled=options.precision == "fp16")
         self.optimizer = torch.optim.Adam(generator_groups(self.networks.generator, options), betas=BETAS)
         self.critic_optimizer: torch.optim.Adam | None = None
         if self.networks.discriminator is not None:
@@ -91,6 +95,7 @@ class Trainer:
         """All that the next step depends on."""
         state: dict[str, object] = {name: module.state_dict() for name, module in self._modules().items()}
         state |= {"step": self.step_number, "elapsed": self.elapsed, "optimizer": self.optimizer.state_dict()}
+        state["scaler"] = self.scaler.state_dict()
         if self.critic_optimizer is not None:
             state["critic_optimizer"] = self.critic_optimizer.state_dict()
         return state
@@ -103,6 +108,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
             if self.critic_optimizer is not None:
                 self.critic_optimizer.load_state_dict(state["critic_optimizer"])  # type: ignore[arg-type]
+            self.scaler.load_state_dict(state["scaler"])  # type: ignore[arg-type]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise OptionsError(f"--output {self.options.output}: holds a run of another kind ({reason})") from None
@@ -126,7 +132,7 @@ class Trainer:
     def step(self, batches: list[Batch]) -> Figures:
         """One step of the discriminator, if there is one, and one of the generator, on `accumulate` batches."""
         self._set_rates()
-        batches = [(bad.to(self.device), good.to(self.device)) for bad, good in batches]
+        batches = [tuple(part.to(self.device, non_blocking=True) for part in batch) for batch in batches]  # type: ignore[misc]
         figures: Figures = {}
         if self.networks.discriminator is not None:
             figures |= self._train_discriminator(self.networks.discriminator, batches)
@@ -190,14 +196,16 @@ class Trainer:
                     matching = feature_matching_loss(features, real)
                     loss = loss + options.adversarial * options.feature_matching * matching
                     figures["matching"] += matching.item() / len(batches)
-            (loss / len(batches)).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss / len(batches)).backward()  # type: ignore[no-untyped-call]
             figures["loss"] += loss.item() / len(batches)
         if discriminator is not None:
             discriminator.requires_grad_(True)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.processes.average_gradients(parameters)
+        self.scaler.unscale_(self.optimizer)
         figures["gradient_norm"] = float(nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT))
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return figures
 
     @torch.no_grad()
@@ -257,15 +265,23 @@ def _run(
     shown = _first(Pairs(faces, options.seed + 1, **shares), SAMPLES)
     start = trainer.step_number * options.accumulate * options.batch * processes.world
     numbers = Numbers(start, options.batch, rank=processes.rank, world=processes.world)
-    batches = iter(DataLoader(pairs, batch_sampler=numbers, num_workers=options.workers))
+    loader = DataLoader(
+        pairs,
+        batch_sampler=numbers,
+        num_workers=options.workers,
+        prefetch_factor=4 if options.workers else None,
+        pin_memory=device.type == "cuda",
+    )
+    batches = iter(loader)
     began = time.monotonic() - trainer.elapsed
-    with _stop_signals() as asked:
+    board = Board(options.tensorboard if processes.first else "", trainer.step_number)
+    with board, _stop_signals() as asked:
         while trainer.progress() < 1:
             figures = trainer.step([next(batches) for _ in range(options.accumulate)])
             trainer.elapsed = processes.agree(time.monotonic() - began, device)
             stop = processes.any(asked() or trainer.progress() >= 1, device)
             if processes.first:
-                _record(trainer, folder, figures, shown, report, last=stop)
+                _record(trainer, folder, board, figures, shown, report, last=stop)
             if stop:
                 break
     return TrainResult(trainer.step_number, trainer.progress() >= 1, folder.model)
@@ -279,6 +295,7 @@ def _first(pairs: Pairs, count: int) -> Batch:
 def _record(
     trainer: Trainer,
     folder: RunFolder,
+    board: Board,
     figures: Figures,
     shown: tuple[Tensor, Tensor],
     report: Callable[[int, Figures], None] | None,
@@ -288,12 +305,15 @@ def _record(
     """Log, samples and checkpoint, when their time has come or this step is the last."""
     step, options = trainer.step_number, trainer.options
     if last or step % options.log_every == 0:
-        folder.write_log({"step": step, "lr": trainer.optimizer.param_groups[0]["lr"], **figures})
+        rate = {"lr": trainer.optimizer.param_groups[0]["lr"]}
+        folder.write_log({"step": step, **rate, **figures})
+        board.figures(step, {**rate, **figures})
         if report is not None:
             report(step, figures)
     if last or step % options.sample_every == 0:
-        made = trainer.samples(shown[0])
-        folder.write_samples(step, [to_image(shown[0]), to_image(made), to_image(shown[1])])
+        rows = [to_image(part) for part in (shown[0], trainer.samples(shown[0]), shown[1])]
+        folder.write_samples(step, rows)
+        board.samples(step, rows)
     if last or step % options.checkpoint_every == 0:
         folder.save(trainer.state())
         folder.export(trainer.networks.average.state_dict())

@@ -8,7 +8,7 @@ from gpenvid.errors import OptionsError
 from gpenvid.options import option
 
 STAGES = ("restorer", "prior")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
@@ -82,6 +82,7 @@ class TrainOptions:
     checkpoint_every: int = option(500, "steps between two checkpoints")
     sample_every: int = option(500, "steps between two grids of samples")
     log_every: int = option(25, "steps between two lines of the log")
+    tensorboard: str = option("", "log to TensorBoard in this folder, too (needs the extra `log`)", metavar="DIR")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
