@@ -29,7 +29,8 @@ class Feed:
 
     def __init__(self, folder: Path, seconds: float = 4, audio_codec: str | None = "aac", suffix: str = ".mov") -> None:
         self.seconds = seconds
-        clip = Clip(size=SIZE, count=round(seconds * RATE), audio=1, audio_codec=audio_codec or "aac")
+        # Only its sound is used: a picture a second is enough.
+        clip = Clip(count=max(1, round(seconds)), rate=1, audio_codec=audio_codec or "aac")
         self._source = av.open(str(make_clip(folder / f"feed-{audio_codec}{suffix}", clip)))
         audio = self._source.streams.audio[0] if audio_codec else None
         self.streams = LiveStreams(*SIZE, "yuv420p", Fraction(RATE), audio=audio)
@@ -46,7 +47,7 @@ class Feed:
             time.sleep(pace)
 
     def picture(self, index: int) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(_samples(index), "yuv420p")
+        frame = av.VideoFrame.from_ndarray(_samples(index % 64), "yuv420p")
         frame.pts, frame.time_base = index * 1_000_000 // RATE, TIME_BASE
         return frame
 
@@ -61,7 +62,7 @@ class Feed:
             sink.packet(copy)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _samples(index: int) -> NDArray[np.uint8]:
     return picture(index, SIZE).to_ndarray()
 

@@ -146,6 +146,7 @@ class PacketLane:
             self._discard(inbox, delay)
             delay = min(2 * delay, LONGEST_DELAY)
             if inbox.ended:
+                self.state.state = "failed"
                 return
 
     def _note_open(self, inbox: Outlet[EncodedPacket]) -> None:

@@ -86,7 +86,8 @@ class Transcoder:
             self._decoder.sample_rate, self._decoder.layout = given.sample_rate, given.layout
             rates = _RATES.get(codec, (_USUAL_RATE,))
             self._rate = given.sample_rate if given.sample_rate in rates else _USUAL_RATE
-            layout = "mono" if given.layout.nb_channels == 1 else "stereo"
+            # WebRTC knows Opus in stereo only.
+            layout = "mono" if given.layout.nb_channels == 1 and codec != "opus" else "stereo"
             # A stream of a container that nobody reads, as for the pictures.
             self._container = av.open(cast(Any, io.BytesIO()), "w", format="nut")
             stream = cast(AudioStream, self._container.add_stream(_ENCODERS[codec], rate=self._rate))

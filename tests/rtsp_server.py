@@ -1,0 +1,70 @@
+"""An RTSP server for tests, GStreamer's. Run by the system's Python: it needs the bindings that Debian packages.
+
+    /usr/bin/python3 rtsp_server.py [--login USER:PASSWORD] [--port PORT] MODE:PATH:PIPELINE ...
+
+MODE is `play` or `record`, PIPELINE what `gst-launch-1.0` understands: for play with a payloader `pay0` (sound `pay1`),
+for record with a depayloader `depay0` (sound `depay1`). Prints `port N` when it listens, and ends with its input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--login", default="")
+    parser.add_argument("--port", default="0")
+    parser.add_argument("mounts", nargs="+")
+    arguments = parser.parse_args()
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(arguments.port)
+    if arguments.login:
+        server.set_auth(login(*arguments.login.split(":", 1)))
+    for mount in arguments.mounts:
+        mode, path, pipeline = mount.split(":", 2)
+        server.get_mount_points().add_factory(path, factory(mode, pipeline, bool(arguments.login)))
+    server.attach(None)
+    loop = GLib.MainLoop()
+    GLib.io_add_watch(sys.stdin, GLib.IO_HUP, lambda *_: loop.quit())
+    print("port", server.get_bound_port(), flush=True)  # noqa: T201
+    loop.run()
+
+
+def factory(mode: str, pipeline: str, guarded: bool) -> GstRtspServer.RTSPMediaFactory:
+    """What is at one path."""
+    made = GstRtspServer.RTSPMediaFactory()
+    made.set_launch(f"( {pipeline} )")
+    made.set_shared(True)
+    if mode == "record":
+        made.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
+        made.set_latency(0)
+    if guarded:
+        permissions = GstRtspServer.RTSPPermissions()
+        permissions.add_role("user")
+        permissions.add_permission_for_role("user", "media.factory.access", True)
+        permissions.add_permission_for_role("user", "media.factory.construct", True)
+        made.set_permissions(permissions)
+    return made
+
+
+def login(user: str, password: str) -> GstRtspServer.RTSPAuth:
+    """Basic authentication of one user; without it, nothing is found."""
+    auth = GstRtspServer.RTSPAuth()
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "user")
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    return auth
+
+
+main()
