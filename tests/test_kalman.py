@@ -17,7 +17,8 @@ def _step(bank: Bank, dt: float, measured: complex | None, variance: float, scal
     z, r = np.zeros(shape, complex), np.full(shape, UNSEEN)
     if measured is not None:
         z[:], r[:] = measured, variance
-    bank.correct(z, r)
+    bank.compare(z, r)
+    bank.correct()
     return complex(bank.state()[0, 0, 0])
 
 
@@ -104,7 +105,8 @@ def test_what_is_retracted_was_never_measured() -> None:
             z, r = np.full((bank.slots, 2), path[k]), np.full((bank.slots, 2), 0.3)
             if which == 1 and 9 <= k < 12:
                 r[0] = UNSEEN
-            bank.correct(z, r)
+            bank.compare(z, r)
+            bank.correct()
     np.testing.assert_allclose(banks[0].state(), banks[1].state(), atol=1e-12)
     np.testing.assert_allclose(banks[0].smooth(0, 19), banks[1].smooth(0, 19), atol=1e-12)
 
@@ -116,7 +118,8 @@ def test_a_loosened_slot_goes_where_it_is_measured_and_is_not_smoothed_back() ->
         bank.predict(0.04, np.ones((bank.slots, 1)))
         if k == 20:
             bank.loosen(0, np.array([[1e4], [1.0], [1.0]]))
-        bank.correct(np.full((bank.slots, 1), 0j if k < 20 else 100 + 0j), np.full((bank.slots, 1), 0.01))
+        bank.compare(np.full((bank.slots, 1), 0j if k < 20 else 100 + 0j), np.full((bank.slots, 1), 0.01))
+        bank.correct()
     smooth = bank.smooth(0, 39)[:, 0, 0].real
     np.testing.assert_allclose(smooth[:19], 0, atol=0.01)
     np.testing.assert_allclose(smooth[19:], 100, atol=0.01)

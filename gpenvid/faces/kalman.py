@@ -77,7 +77,8 @@ class _Transition:
     F: Real  # (M, 3, 3)
     spread: Real  # (M, 6, 6): F P F^T as a map of the six elements of P
     Q: Real  # (M, 6, 1)
-    switch: Real  # (M, M, 1): log probability of a change of model, from, to
+    stay: float  # log probability of no change of model
+    leave: float  # log probability of a change to a certain other one
 
 
 @lru_cache(maxsize=256)
@@ -88,8 +89,8 @@ def _transition(models: tuple[Motion, ...], dt: float) -> _Transition:
     spread = (F[:, None] @ unit @ F[:, None].swapaxes(-1, -2))[..., _ROW, _COLUMN].swapaxes(-1, -2)
     M = len(models)
     leave = -np.expm1(-dt / DWELL)
-    switch = np.where(np.eye(M, dtype=bool), np.log1p(-leave), np.log(leave / max(M - 1, 1)))
-    return _Transition(F, np.ascontiguousarray(spread), Q[:, _ROW, _COLUMN][..., None], switch[..., None])
+    stay, leave = float(np.log1p(-leave)), float(np.log(leave / max(M - 1, 1)))
+    return _Transition(F, np.ascontiguousarray(spread), Q[:, _ROW, _COLUMN][..., None], stay, leave)
 
 
 @dataclass(slots=True)
@@ -115,13 +116,13 @@ _BY_CHANNEL = ("scale", "parent", "prior", "prior_cov", "evidence", "posterior",
 def _predict(x: Complex, P: Real, evidence: Real, scale: Real, dt: float, models: tuple[Motion, ...]) -> Step:
     """Advance states by dt: a step that nothing was measured in yet."""
     to = _transition(models, round(dt, 6))
-    routes = evidence[:, None] + to.switch
-    parent = routes.argmax(0)
-    evidence = routes.max(0)
-    M, K = parent.shape
-    if (parent != np.arange(M)[:, None]).any():
-        six = parent[:, None] * (6 * K) + np.arange(6 * K).reshape(6, K)
-        x, P = x.take(six[:, :3] - parent[:, None] * (3 * K)), P.take(six)
+    M, K = evidence.shape
+    best = evidence.argmax(0)
+    own, other = evidence + to.stay, evidence.max(0) + to.leave
+    parent = np.where(own < other, best, np.arange(M)[:, None])
+    evidence = np.maximum(own, other)
+    six = parent[:, None] * (6 * K) + _grid(K)
+    x, P = x.take(six[:, :3] - parent[:, None] * (3 * K)), P.take(six)
     prior = to.F @ x
     prior_cov = to.spread @ P
     prior_cov += to.Q * scale
@@ -129,10 +130,14 @@ def _predict(x: Complex, P: Real, evidence: Real, scale: Real, dt: float, models
     return Step(dt, scale, parent, prior, prior_cov, evidence, prior, prior_cov, gain, pull, [])
 
 
-def _correct(step: Step, measured: Complex, variance: Real) -> None:
-    y = measured - step.prior[:, 0]
+@lru_cache(maxsize=64)
+def _grid(K: int) -> Index:
+    return np.arange(6 * K).reshape(6, K)
+
+
+def _correct(step: Step, y: Complex, S: Real) -> None:
+    """Take in the innovations (M, K) of variance S (M, K)."""
     column = step.prior_cov[:, :3]
-    S = column[:, 0] + variance
     step.gain = column / S[:, None]
     step.pull = y / S
     step.posterior = step.prior + step.gain * y[:, None]
@@ -150,8 +155,8 @@ def _weight(evidence: Real) -> Real:
 class Bank:
     """Filters for a number of slots (faces) of C channels each; K = slots * C.
 
-    A slot is claimed and started; every picture then takes one `predict` and one `correct`, which appends a `Step`
-    to `steps`. The owner drops from the left the steps it no longer needs.
+    A slot is claimed and started; every picture then takes one `predict`, a `compare` and a `correct`, which appends a
+    `Step` to `steps`. The owner drops from the left the steps it no longer needs.
     """
 
     def __init__(self, channels: int, models: tuple[Motion, ...] = MODELS) -> None:
@@ -162,6 +167,7 @@ class Bank:
         self._free: list[int] = []
         self._x, self._P, self._evidence = _rest(len(models), 0)
         self._next: Step | None = None
+        self._innovation: tuple[Complex, Real] | None = None
 
     def claim(self, measured: Complex, spread: Real) -> int:
         """Start a free slot at its first measurement (C,), and return it.
@@ -199,24 +205,34 @@ class Bank:
         mean: Complex = (_weight(step.evidence) * step.prior[:, 0]).sum(0)
         return mean.reshape(-1, self.channels)
 
-    def correct(self, measured: Complex, variance: Real) -> None:
-        """Take in the measurements (slots, C) of variance (slots, C), UNSEEN where there is none."""
+    def compare(self, measured: Complex, variance: Real) -> Real:
+        """Compare the measurements (slots, C) of variance (slots, C), UNSEEN where there is none, with the prediction.
+
+        Called between `predict` and `correct`. Returns how far off they are, (slots, C), in standard deviations of the
+        model that is least surprised.
+        """
         assert self._next is not None, "predict first"
+        y = measured.ravel() - self._next.prior[:, 0]
+        S = self._next.prior_cov[:, 0] + variance.ravel()
+        self._innovation = y, S
+        surprise: Real = np.sqrt(((y.real**2 + y.imag**2) / S).min(0))
+        return surprise.reshape(measured.shape)
+
+    def correct(self) -> None:
+        """Take in the measurements that were compared last."""
+        assert self._next is not None and self._innovation is not None, "predict and compare first"
         step, self._next = self._next, None
-        _correct(step, measured.ravel(), variance.ravel())
+        _correct(step, *self._innovation)
+        self._innovation = None
         self._x, self._P, self._evidence = step.posterior.copy(), step.posterior_cov.copy(), step.evidence.copy()
         self.steps.append(step)
 
-    def surprise(self, slots: Index, measured: Complex, variance: Real) -> Real:
-        """How far measurements (n, C) of variance (n, C) lie from what slots were predicted to show, (n, C).
-
-        In standard deviations of the model that is least surprised. Called between `predict` and `correct`.
-        """
+    def surprise(self, slot: int, measured: Complex, variance: Real) -> Real:
+        """As `compare`, for one slot's measurements (C,) of variance (C,), which are not kept."""
         assert self._next is not None, "predict first"
-        step, M = self._next, len(self.models)
-        y = measured - step.prior[:, 0].reshape(M, -1, self.channels)[:, slots]
-        S = step.prior_cov[:, 0].reshape(M, -1, self.channels)[:, slots] + variance
-        surprise: Real = np.sqrt(((y.real**2 + y.imag**2) / S).min(0))
+        own = self._own(slot)
+        y = measured - self._next.prior[:, 0, own]
+        surprise: Real = np.sqrt(((y.real**2 + y.imag**2) / (self._next.prior_cov[:, 0, own] + variance)).min(0))
         return surprise
 
     def loosen(self, slot: int, spread: Real) -> None:

@@ -26,13 +26,12 @@ def turn(landmarks: Real) -> Real:
 
     A nose lies about half the eyes' distance before the plane of eyes and mouth: what it shows of that is the tangent.
     """
-    left, right, nose, mouth = landmarks[..., 0, :], landmarks[..., 1, :], landmarks[..., 2, :], landmarks[..., 3:, :]
-    middle = (left + right) / 4 + mouth.mean(-2) / 2
-    down = mouth.mean(-2) - (left + right) / 2
-    across = np.stack([down[..., 1], -down[..., 0]], -1)
-    across /= np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-6)
-    aside, apart = ((nose - middle) * across).sum(-1), ((right - left) * across).sum(-1)
-    angle: Real = np.degrees(np.arctan2(2 * np.abs(aside), apart))
+    z = np.ascontiguousarray(landmarks, np.float64).view(np.complex128)[..., 0]
+    left, right, nose = z[..., 0], z[..., 1], z[..., 2]
+    eyes, mouth = left + right, z[..., 3] + z[..., 4]
+    back = 1j * (mouth - eyes).conj()  # turns what points across the face into the real axis
+    aside, apart = ((4 * nose - eyes - mouth) * back).real, ((right - left) * back).real
+    angle: Real = np.degrees(np.arctan2(0.5 * np.abs(aside), apart))
     return angle
 
 
