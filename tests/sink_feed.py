@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +25,7 @@ from gpenvid.media.sinks.fanout import Fanout
 SIZE = (160, 120)
 RATE = 25
 SOUND_AHEAD = 0.2
+SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 class Feed:
@@ -101,3 +105,17 @@ def read(path: Any, **options: Any) -> dict[str, list[float]]:
     with av.open(str(path) if isinstance(path, Path) else path, **options) as container:
         assert sum(1 for _ in container.decode(video=0)) == len(told["pictures"])
     return told
+
+
+def needs(*commands: str, gstreamer: bool = False) -> None:
+    """Skip where a peer isn't installed; fail where it must be."""
+    missing = [command for command in commands if shutil.which(command) is None]
+    if gstreamer:
+        probe = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+        found = Path(SYSTEM_PYTHON).exists() and subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True)
+        if not found or found.returncode:
+            missing.append("GStreamer's RTSP server (gir1.2-gst-rtsp-server-1.0)")
+    if missing:
+        if os.environ.get("GPENVID_REQUIRE_SERVERS"):
+            pytest.fail(f"GPENVID_REQUIRE_SERVERS is set and {', '.join(missing)} isn't installed")
+        pytest.skip(f"{', '.join(missing)} isn't installed")

@@ -16,12 +16,9 @@ from dataclasses import dataclass, field
 import av
 
 from gpenvid.errors import MediaError
+from gpenvid.media.sinks.child import FAILED, FINISHED, READY
 from gpenvid.media.sinks.muxer import Muxer
 from gpenvid.media.sinks.packets import EncodedPacket, unpacked
-
-CONNECTED = b"+"
-FAILED = b"!"
-FINISHED = b"."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ def main() -> None:
         _hurry(order.patience)
         tracks = unpacked(order.tracks, order.track_names)
         muxer = Muxer(order.url, order.name, order.format, tracks, order.options)
-        _say(CONNECTED)
+        _say(READY)
         while True:
             _hurry(0)
             try:

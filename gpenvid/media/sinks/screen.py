@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -15,9 +16,14 @@ import numpy as np
 from gpenvid.errors import MediaError, OptionsError
 from gpenvid.media.color import convert
 from gpenvid.media.sinks import TIME_BASE, LiveStreams
+from gpenvid.media.sinks.child import READY, Child
 from gpenvid.media.sinks.files import Pipe
 from gpenvid.types import Image
 
+PATIENCE = 10.0
+"""Seconds that the window may take to show something."""
+
+_WINDOW = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
 _FPS_OVER = 30
 _ORIGINALS = 64
 _MAX_WIDTH = 1600
@@ -56,41 +62,40 @@ class PreviewOutput:
         self.name = "preview window"
         self.originals = Originals()
         self._title = title
+        self._child: Child | None = None
         self._shown: deque[float] = deque(maxlen=_FPS_OVER)
         gui = next((line for line in cv2.getBuildInformation().splitlines() if line.strip().startswith("GUI:")), "")
         if "NONE" in gui:
             raise MediaError("preview: this OpenCV is headless; install opencv-python in its place")
-        # Qt ends the whole process where there is no screen, so ask before it does.
+        # Without a screen, Qt doesn't return an error but ends its process.
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise MediaError("preview: no screen ($DISPLAY isn't set)")
 
     def open(self, streams: LiveStreams) -> None:
         """Open the window. Raises MediaError."""
-        try:
-            cv2.namedWindow(self._title, cv2.WINDOW_AUTOSIZE)
-        except cv2.error as error:
-            raise MediaError(f"preview: no window can be shown ({str(error).splitlines()[0]})") from error
+        self._child = Child(self.name, ["-c", _WINDOW, str(Path(__file__).with_name("window.py"))], PATIENCE)
+        self._child.send((self._title, PATIENCE))
+        self._child.wait_for(READY)
 
     def show(self, frame: av.VideoFrame, time_: int) -> bool:
         """Show a picture; False when somebody closed the window. Raises MediaError."""
+        assert self._child is not None
         self._shown.append(time.monotonic())
-        try:
-            cv2.imshow(self._title, side_by_side(self.originals.at(time_), _bgr(frame, _MAX_WIDTH // 2), self._fps()))
-            key = cv2.waitKey(1) & 0xFF
-            return key not in (ord("q"), 27) and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
-        except cv2.error as error:
-            raise MediaError(f"preview: the window broke ({str(error).splitlines()[0]})") from error
+        before = self.originals.at(time_)
+        self._child.send(side_by_side(before, _bgr(frame, _MAX_WIDTH // 2), self._fps()))
+        return not self._child.finished
 
     def close(self) -> None:
-        """Close the window."""
-        try:
-            cv2.destroyWindow(self._title)
-            cv2.waitKey(1)
-        except cv2.error:
-            return  # it has been closed by hand
+        """Close the window. Raises MediaError."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
 
     def interrupt(self) -> None:
-        """Nothing here waits for others."""
+        """Let the call that waits for the window fail."""
+        child = self._child
+        if child is not None:
+            child.interrupt()
 
     def _fps(self) -> float:
         span = self._shown[-1] - self._shown[0]
@@ -211,11 +216,12 @@ def side_by_side(before: Image | None, after: Image, fps: float) -> Image:
     if before is not None:
         if before.shape != after.shape:
             before = cast(Image, cv2.resize(before, (after.shape[1], after.shape[0])))
-        after = np.hstack([before, after])
-    after = np.ascontiguousarray(after)
+        both = np.hstack([before, after])
+    else:
+        both = after.copy()
     for thickness, color in ((3, (0, 0, 0)), (1, (255, 255, 255))):
-        cv2.putText(after, f"{fps:.1f} fps", (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA)
-    return after
+        cv2.putText(both, f"{fps:.1f} fps", (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA)
+    return both
 
 
 def _bgr(frame: av.VideoFrame, widest: int) -> Image:
