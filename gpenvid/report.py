@@ -100,7 +100,8 @@ class Counts:
 class Report:
     """What `enhance` did with one input. `seconds` is wall time; `stages` overlap, so they may add up to more.
 
-    `bottleneck` names the stage that the others wait for.
+    `bottleneck` names the stage that the others wait for. `resumed`: where (s) the work of an earlier, killed run was
+    gone on with; counts and tracks are those of this run.
     """
 
     input: str
@@ -116,6 +117,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    resumed: float | None = None
     input_sha256: str | None = None
     versions: dict[str, str] = field(default_factory=lambda: versions())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,9 @@ VIDEO_SUFFIXES = frozenset(FORMATS) | {
 }
 """What counts as a video in a folder."""
 
+LEAD_IN = 2
+"""Seconds before the point of a resume from which faces are followed again, so that they are known there."""
+
 DEPTH = 8
 """Pictures that wait between two stages at most."""
 
@@ -52,6 +56,7 @@ def enhance(
     profile: str | Path | None = None,
     on_progress: ProgressCallback | None = None,
     stop: threading.Event | None = None,
+    resume: bool = True,
     restorer: Restorer | None = None,
     detector: Detector | None = None,
     **options: Any,
@@ -62,8 +67,9 @@ def enhance(
     directory. save_faces: a folder that receives each aligned crop and its restoration as PNG; with faces_only
     nothing else is written. report: a JSON file that receives the report. profile: a JSON file that receives a
     timeline of the stages, for `chrome://tracing` or Perfetto. on_progress: called after each picture.
-    stop: once set, the output is finished properly with the pictures read so far. restorer, detector: used
-    instead of those that the options name. options: any field of the dataclasses in `gpenvid.options`.
+    stop: once set, the output is finished properly with the pictures read so far. resume: go on where an earlier run
+    of the same job was killed; what is needed for that lies beside the output while it is made. restorer, detector:
+    used instead of those that the options name. options: any field of the dataclasses in `gpenvid.options`.
 
     The output appears only when it is complete; a file that it replaces is kept until then.
     Raises MediaError, WeightsError, DeviceError or OptionsError, all GpenvidError, with a one-line message.
@@ -84,7 +90,7 @@ def enhance(
     saver = FaceSaver(save_faces) if save_faces is not None else None
     enhancer = Enhancer(chosen, restorer=restorer, detector=detector)
     with trace as enhancer.clock.trace:
-        done = _Job(enhancer, source, info, target, saver, on_progress, stop).run()
+        done = _Job(enhancer, source, info, target, saver, on_progress, stop, resume=resume).run()
     if report is not None:
         done.input_sha256 = _sha256(source)
         done.write(report)
@@ -127,6 +133,8 @@ class _Job:
         saver: FaceSaver | None,
         on_progress: ProgressCallback | None,
         stop: threading.Event | None,
+        *,
+        resume: bool,
     ) -> None:
         self.enhancer = enhancer
         enhancer.on_face = self._on_face
@@ -136,6 +144,7 @@ class _Job:
         self.target = target
         self.on_progress = on_progress
         self.stop = stop or threading.Event()
+        self.resume = resume
         self.tracks: dict[int, TrackSummary] = {}
         self.report = Report(
             input=str(source),
@@ -186,7 +195,13 @@ class _Job:
             if self.target is None:
                 self._stream(reader, None)
             else:
-                with Writer(self.target, reader, self.enhancer.options.encoder) as writer:
+                job = self._identity() if self.resume else None
+                with Writer(self.target, reader, self.enhancer.options.encoder, job=job) as writer:
+                    if writer.resumed is not None:
+                        self.report.resumed = float(writer.resumed)
+                        self.report.notes.append(
+                            f"an earlier run was interrupted: going on at {float(writer.resumed):.1f} s"
+                        )
                     self._stream(reader, writer)
                 self.report.notes += writer.notes
             self.report.media = asdict(reader.counts)
@@ -196,18 +211,29 @@ class _Job:
         """Decode, enhance and encode, each in a thread of its own; encoding in this one."""
         clock = self.enhancer.clock
         total = self.info.frames
-        decoded = prefetch(
-            self._until_stopped(_timed(reader.pictures(writer.copy if writer else None), "decode", clock)),
-            DEPTH,
-            "decode",
-        )
+        resumed = writer.resumed if writer else None
+        first = None if resumed is None else resumed - LEAD_IN
+        pictures = reader.pictures(writer.copy if writer else None, first=first)
+        decoded = prefetch(self._until_stopped(_timed(pictures, "decode", clock)), DEPTH, "decode")
         enhanced = prefetch(self.enhancer.process(decoded), DEPTH, "enhance")
         with closing(decoded), closing(enhanced):
-            for count, picture in enumerate(enhanced, start=1):
+            count = writer.written if writer else 0
+            for picture in enhanced:
+                assert picture.pts is not None and picture.time_base is not None
+                if resumed is not None and picture.pts * picture.time_base < resumed:
+                    continue
+                count += 1
                 if writer is not None:
                     with clock("encode"):
                         writer.write(picture)
                 self._progress(count, total)
+
+    def _identity(self) -> str:
+        """A text that is the same only for the same input, networks, options and versions."""
+        state = self.source.stat()
+        told = [str(self.source.resolve()), state.st_size, state.st_mtime_ns, self.report.model, self.report.detector]
+        told += [self.report.options, self.report.versions]
+        return hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
 
     def _until_stopped(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:

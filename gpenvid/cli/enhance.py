@@ -33,6 +33,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--faces-only", action="store_true", help="write the faces of --save-faces and nothing else")
     command.add_argument("--report", metavar="FILE", help="write what was done as JSON")
     command.add_argument("--profile", metavar="FILE", help="write a timeline (Chrome trace) and sum it up")
+    command.add_argument("--no-resume", action="store_true", help="start anew even where an earlier run was killed")
     loudness = command.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     loudness.add_argument("-v", "--verbose", action="store_true", help="also say where the time went")
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             "save_faces": arguments.save_faces,
             "faces_only": arguments.faces_only,
             "report": arguments.report,
+            "resume": not arguments.no_resume,
             "profile": arguments.profile,
             "on_progress": bar,
             "stop": stop,

@@ -33,6 +33,13 @@ class Ends:
             self._first, self._seen = time, True
         self._end = time + duration
 
+    def replayed(self, packet: av.Packet[Any]) -> None:
+        """Note a packet that an earlier encoder of the same pictures made."""
+        if self._first_dts is None and packet.dts is not None:
+            self._first_dts = packet.dts * packet.time_base
+        if not self._seen and packet.pts is not None:  # an encoder's first packet is its first picture
+            self._first, self._seen = packet.pts * packet.time_base, True
+
     def timed(self, packets: list[av.Packet[Any]], *, last: bool = False) -> list[av.Packet[Any]]:
         """Give the encoder's packets the durations of their pictures. `last`: no more packets come after these.
 

@@ -25,6 +25,7 @@ MAX_DAMAGED_RUN = 300
 
 _BACKWARD_JUMP = 1
 _TRAILING = 2
+_LONGEST_GROUP = 1000
 _SEEK_MARGINS = (0, 2, 10, 60)
 
 Copied = Callable[["av.Packet[Stream]"], None]
@@ -95,8 +96,8 @@ class Reader:
         """The time at which output ends, on the shifted clock; None without `end`."""
         return None if self._end is None else self._end - self.origin
 
-    def pictures(self, copied: Copied | None = None) -> Iterator[av.VideoFrame]:
-        """Decode the pictures in presentation order.
+    def pictures(self, copied: Copied | None = None, *, first: Fraction | None = None) -> Iterator[av.VideoFrame]:
+        """Decode the pictures in presentation order, those from the time `first` (s, on the output's clock) on.
 
         pts and time_base are always set; pts strictly increases. The format is one of `pixels.EDITABLE`. Every packet
         of the other streams goes to `copied`, in the order of the file, from the thread that iterates.
@@ -106,7 +107,8 @@ class Reader:
         stream = container.streams.video[_position(container, self.info.video_index)]
         stream.thread_type = "AUTO"
         clock = _Clock(stream, self.info, self.counts)
-        for frame in self._raw(container, stream, copied):
+        skipped = None if first is None else first + self.origin
+        for frame in self._raw(container, stream, copied, skipped):
             time_base = stream.time_base
             assert time_base is not None
             frame.time_base = time_base
@@ -115,13 +117,15 @@ class Reader:
             time = frame.pts * time_base
             if (self._start is not None and time < self.origin) or (self._end is not None and time >= self._end):
                 continue
+            if skipped is not None and time < skipped:
+                continue
             frame.pts -= round(self.origin / time_base)
             self.counts.decoded += 1
             self.counts.concealed += frame.is_corrupt
             yield self._editable(frame)
-        if self.counts.decoded == 0:
+        if self.counts.decoded == 0 and first is None:
             raise MediaError(f"{self.path}: no picture could be decoded")
-        self._note_losses()
+        self._note_losses(whole=first is None)
 
     def _open(self) -> InputContainer:
         container = open_input(self.path)
@@ -155,10 +159,17 @@ class Reader:
                     early = True
         raise MediaError(f"{self.path}: has no picture at or after --start {self.options.start}")
 
-    def _raw(self, container: InputContainer, stream: VideoStream, copied: Copied | None) -> Iterator[av.VideoFrame]:
-        """Decoded pictures as they come; other packets, trimmed and shifted, to `copied`."""
+    def _raw(
+        self, container: InputContainer, stream: VideoStream, copied: Copied | None, first: Fraction | None = None
+    ) -> Iterator[av.VideoFrame]:
+        """Decoded pictures as they come; other packets, trimmed and shifted, to `copied`.
+
+        Pictures are decoded from the last keyframe on that is not behind `first`.
+        """
         epochs = _Epochs(self.counts)
         ended = False
+        skipping = first is not None
+        group: list[av.Packet[Stream]] = []
         for packet in self._packets(container):
             epochs.join(packet)
             if packet.stream_index != stream.index:
@@ -170,8 +181,23 @@ class Reader:
                 if behind >= _TRAILING:
                     break
                 ended = ended or behind >= 0
-            if not ended:
-                yield from self._decode(stream, packet)
+            if ended:
+                continue
+            if first is not None and skipping:
+                if packet.is_keyframe and packet.pts is not None and packet.pts * packet.time_base <= first:
+                    group.clear()
+                group.append(packet)
+                early = packet.pts is not None and packet.dts is not None and packet.dts * packet.time_base < first
+                skipping = early and len(group) < _LONGEST_GROUP
+                if skipping:
+                    continue
+                for waiting in group:
+                    yield from self._decode(stream, waiting)
+                group.clear()
+                continue
+            yield from self._decode(stream, packet)
+        for waiting in group:
+            yield from self._decode(stream, waiting)
         yield from self._decode(stream, None)
 
     def _packets(self, container: InputContainer) -> Iterator[av.Packet[Stream]]:
@@ -243,7 +269,7 @@ class Reader:
         set_tags(frame, PictureTags(info.sample_aspect_ratio, info.color.chroma_location, info.display_matrix))
         return frame
 
-    def _note_losses(self) -> None:
+    def _note_losses(self, *, whole: bool) -> None:
         counts = self.counts
         if counts.damaged:
             self.notes.append(f"{counts.damaged} damaged packets skipped")
@@ -254,7 +280,7 @@ class Reader:
         if counts.breaks:
             self.notes.append(f"the clock of the input jumped back {counts.breaks} times; time goes on without a gap")
         promised = self.container.streams[self.info.video_index].frames
-        if self._start is self._end is None and counts.decoded < 0.95 * promised:
+        if whole and self._start is self._end is None and counts.decoded < 0.95 * promised:
             self.notes.append(f"the input promises {promised} pictures, only {counts.decoded} could be decoded")
 
 

@@ -37,6 +37,10 @@ class Target:
         self._name = f"{stem}{self.path.suffix}"
         self.part = folder / f".part-{os.getpid()}-{self._name}"
 
+    def beside(self, purpose: str) -> Path:
+        """A hidden name in the same folder for what belongs to this output."""
+        return self.part.with_name(f".{purpose}-{self._name}")
+
     def claim(self) -> None:
         """Create the part, so that a folder that can't be written is found out before any work. Raises MediaError.
 
@@ -44,7 +48,7 @@ class Target:
         """
         try:
             for left in self.part.parent.glob(f".part-*-{glob.escape(self._name)}"):
-                if not _alive(left.name.split("-")[1]):
+                if not alive(left.name.split("-")[1]):
                     left.unlink(missing_ok=True)
             self.part.touch()
         except OSError as error:
@@ -67,7 +71,7 @@ class Target:
         self.part.unlink(missing_ok=True)
 
 
-def _alive(pid: str) -> bool:
+def alive(pid: str) -> bool:
     """Whether a process of that number runs; what is no number belongs to nobody who could be asked."""
     if not pid.isdigit() or os.name == "nt":
         return True

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import mimetypes
 import threading
+import time
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 from av.container import OutputContainer
@@ -18,21 +18,20 @@ from gpenvid.errors import GpenvidError, MediaError
 from gpenvid.media.color import convert
 from gpenvid.media.encoder import add_encoder, output_colors, same_samples
 from gpenvid.media.ends import Ends, end_with_stream
+from gpenvid.media.journal import Journal
+from gpenvid.media.kept import attach_cover, is_made_by_the_muxer, keep_file_tags, keep_stream_tags, refusal
 from gpenvid.media.layouts import duplicate, nearest_editable
 from gpenvid.media.reader import Reader
 from gpenvid.media.target import Target
 from gpenvid.options import EncoderOptions
 
-if TYPE_CHECKING:
-    from av.container.core import Chapter
-
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Output container by extension."""
 
-# Written by the muxer itself, or counted by another one over pictures that are no longer these.
-_STALE_FILE_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
-_STALE_STREAM_TAGS = {"encoder", "duration", "bps", "number_of_frames", "number_of_bytes"}
 _ALLOW = {"matroska": {"avoid_negative_ts": "disabled"}, "webm": {"avoid_negative_ts": "disabled"}}
+WORTH_KEEPING = 60
+"""Seconds of work behind which a failed job leaves its journal for another try."""
+
 _EMPTY_TEXT = b"\0\0"
 _FASTSTART = {"movflags": "+faststart"}
 
@@ -43,13 +42,30 @@ class Writer:
     Everything but the pictures is taken over from the reader: streams in their order, chapters, metadata, dispositions,
     rotation, colour tags, sample aspect ratio, time base. `notes` says what could not be kept.
     `write` and `copy` may be called from two threads.
+
+    With `job`, a text that only the same work on the same input has, a journal is kept beside the output while it is
+    made. Where an earlier run was killed, what that had encoded is taken over: pictures are expected from `resumed`
+    seconds on, copied packets from the beginning.
     """
 
-    def __init__(self, path: str | Path, reader: Reader, options: EncoderOptions = EncoderOptions()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        path: str | Path,
+        reader: Reader,
+        options: EncoderOptions = EncoderOptions(),  # noqa: B008 (frozen)
+        *,
+        job: str | None = None,
+    ) -> None:
         """Refuse what can't work, before any work; see `Target`. Raises MediaError."""
         self.path = Path(path)
         self.notes: list[str] = []
         self.written = 0
+        self.resumed: Fraction | None = None
+        self._job = job
+        self._journal: Journal | None = None
+        self._replaying = threading.Lock()
+        self._video_dts: int | None = None
+        self._began = time.monotonic()
         self._rounded = False
         self._reader = reader
         self._options = options
@@ -74,6 +90,7 @@ class Writer:
         self._target.claim()
         try:
             self._open()
+            self._take_over()
         except BaseException:
             self.abort()
             raise
@@ -104,12 +121,15 @@ class Writer:
         # A Python object on a picture that an encoder's own thread lets go of would wait for the GIL there, for ever.
         frame.opaque = None
         self._ends.saw(frame)
+        self._replay()
         try:
-            packets = stream.encode(frame)
-        except av.error.FFmpegError as error:
+            packets = self._rising(self._ends.timed(stream.encode(frame)))
+            if self._journal is not None:
+                self._journal.append(packets)
+        except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self.written += 1
-        self._mux(self._ends.timed(packets))
+        self._mux(packets)
 
     def copy(self, packet: av.Packet[Any]) -> None:
         """Pass on one packet of another stream; the packet must not be used afterwards.
@@ -123,6 +143,8 @@ class Writer:
         if stream.name == "mov_text" and bytes(packet) == _EMPTY_TEXT:
             return  # the muxer fills gaps between texts itself
         self._order(packet, index, stream)
+        if packet.dts is not None:
+            self._replay(packet.dts * packet.time_base)
         if not self._reader.origin:
             end_with_stream(packet)
         packet.stream = stream
@@ -144,7 +166,8 @@ class Writer:
         try:
             if not self.written:
                 raise MediaError(f"{self.path}: no picture came, so nothing is written")
-            self._mux(self._ends.timed(stream.encode(None), last=True))
+            self._replay()
+            self._mux(self._rising(self._ends.timed(stream.encode(None), last=True)))
             with self._lock:
                 self._container = self._stream = None
                 container.close()
@@ -157,9 +180,11 @@ class Writer:
         for index, count in self._unmuxable.items():
             self.notes.append(f"{count} damaged packets of stream {index} left out")
         self._target.commit()
+        if self._journal is not None:
+            self._journal.close()
 
     def abort(self) -> None:
-        """Give up: nothing is left of the output."""
+        """Give up: nothing is left of the output, but for the journal of more than a minute's work."""
         with self._lock:
             container, self._container, self._stream = self._container, None, None
             if container is not None:
@@ -169,18 +194,52 @@ class Writer:
                     # What was broken while writing is broken when closing too; the file goes away in any case.
                     self._copies.clear()
         self._target.discard()
+        if self._journal is not None:
+            self._journal.close(keep=time.monotonic() - self._began > WORTH_KEEPING)
+
+    def _take_over(self) -> None:
+        """Look whether an earlier run of the same job was killed. Raises MediaError if the folder can't be written."""
+        if self._job is None or self._stream is None:
+            return
+        path = self._target.beside("resume")
+        if Journal.is_taken(path):
+            self.notes.append("another process writes this output: this one couldn't be resumed")
+            return
+        try:
+            self._journal = Journal(path, self._job, bytes(self._stream.codec_context.extradata or b""))
+        except OSError as error:
+            raise self._failure(error) from error
+        if (cut := self._journal.cut) is not None:
+            self.resumed, self.written = cut.time, cut.pictures
+
+    def _replay(self, until: Fraction | None = None) -> None:
+        """Mux what an earlier run had encoded, up to a decode time, so that sound and picture stay interleaved."""
+        with self._replaying:
+            for packet in self._journal.due(until) if self._journal is not None else ():
+                self._ends.replayed(packet)
+                self._video_dts = packet.dts
+                packet.stream = self._stream
+                self._mux([packet])
+
+    def _rising(self, packets: list[av.Packet[Any]]) -> list[av.Packet[Any]]:
+        """After a resume a new encoder's decode times may begin before the end of the earlier one's: just behind."""
+        for packet in packets if self.resumed is not None else ():
+            if packet.dts is not None and self._video_dts is not None and packet.dts <= self._video_dts:
+                packet.dts = self._video_dts + 1
+            self._video_dts = packet.dts
+        return packets
 
     def _open(self) -> None:
         reader, info = self._reader, self._reader.info
         options = dict(_ALLOW.get(self._format, _FASTSTART))
         container = av.open(f"file:{self._target.part}", "w", format=self._format, container_options=options)
         self._container = container
-        self._keep_file_tags(container)
+        keep_file_tags(container, reader)
         wanted = nearest_editable(info.pix_fmt)
         for source in reader.container.streams:
             if source.index == info.video_index:
                 self._stream = add_encoder(container, info, wanted, self._options, self.notes)
-                self._keep_stream_tags(source, self._stream)
+                keep_stream_tags(source, self._stream)
             else:
                 self._add_copy(container, source)
         try:
@@ -188,39 +247,15 @@ class Writer:
         except (av.error.FFmpegError, ValueError) as error:
             raise self._failure(error) from error
 
-    def _keep_file_tags(self, container: OutputContainer) -> None:
-        source = self._reader.container
-        container.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in _STALE_FILE_TAGS})
-        origin, end = self._reader.origin, self._reader.end
-        chapters: list[Chapter] = []
-        for chapter in source.chapters():
-            time_base = chapter["time_base"]
-            if time_base is None:
-                continue
-            shift = round(origin / time_base)
-            start, stop = max(0, chapter["start"] - shift) if shift else chapter["start"], chapter["end"] - shift
-            if end is not None:
-                stop = min(stop, round(end / time_base))
-            if stop > start:
-                chapter["start"], chapter["end"] = start, stop
-                chapters.append(chapter)
-        container.set_chapters(chapters)
-
-    def _keep_stream_tags(self, source: Stream, copy: Stream) -> None:
-        stale = {tag for tag in source.metadata if tag.lower().split("-")[0] in _STALE_STREAM_TAGS}
-        stale |= {tag for tag in source.metadata if tag.upper().startswith("_STATISTICS")}
-        copy.metadata.update({k: v for k, v in source.metadata.items() if k not in stale})
-        copy.disposition = source.disposition.value  # type: ignore[assignment]  # PyAV 17 wants the number
-
     def _add_copy(self, container: OutputContainer, source: Stream) -> None:
         """Take a stream over packet for packet, if the container can hold it; else say which and why not."""
-        if _is_made_by_the_muxer(source):
+        if is_made_by_the_muxer(source):
             return
         cover = bool(source.disposition & Disposition.attached_pic)
         if cover and self._format == "matroska":
-            self._attach_cover(container, source)
+            attach_cover(container, self._reader, source)
             return
-        reason = _refusal(source, self._format)
+        reason = refusal(source, self._format)
         if reason:
             name = next(stream.codec for stream in self._reader.info.streams if stream.index == source.index)
             what = "cover picture" if cover else f"{source.type} {name or 'unknown'}"
@@ -230,17 +265,6 @@ class Writer:
         copy.metadata.update(source.metadata)
         copy.disposition = source.disposition.value  # type: ignore[assignment]  # PyAV 17 wants the number
         self._copies[source.index] = copy
-
-    def _attach_cover(self, container: OutputContainer, source: Stream) -> None:
-        """Matroska holds cover pictures as attachments."""
-        data = b""
-        with av.open(f"file:{self._reader.path}", "r") as again:
-            for packet in again.demux(again.streams[source.index]):
-                data = bytes(packet)
-                break
-        kind = {"mjpeg": "image/jpeg"}.get(source.name or "", f"image/{source.name}")
-        name = source.metadata.get("filename") or f"cover{mimetypes.guess_extension(kind) or ''}"
-        container.add_attachment(name, source.metadata.get("mimetype", kind), data)
 
     def _fitted(self, frame: av.VideoFrame, stream: VideoStream) -> av.VideoFrame:
         """The picture in the encoder's format and size."""
@@ -292,31 +316,3 @@ class Writer:
     def _failure(self, error: Exception) -> GpenvidError:
         reason = str(getattr(error, "strerror", None) or error).lower()
         return MediaError(f"{self.path}: can't be written ({reason})")
-
-
-def _is_made_by_the_muxer(source: Stream) -> bool:
-    """Whether this is a track of MP4 or MOV that a muxer writes anew: chapter titles, or the start time code.
-
-    The first comes from the chapters, the second from the metadata of the video stream.
-    """
-    container = source.container
-    if source.type != "data" or "mov" not in container.format.name:
-        return False
-    return "timecode" in source.metadata or (source.name == "bin_data" and bool(container.chapters()))
-
-
-def _refusal(source: Stream, container_format: str) -> str:
-    """Why the container can't hold the stream, "" if it can: found out by writing a header of it alone, to memory."""
-    if source.codec_context is None and source.type not in ("data", "attachment"):
-        return "its codec is unknown"
-    if source.disposition & Disposition.attached_pic and container_format in ("mov", "webm"):
-        return f"{container_format} holds no covers; write .mkv or .mp4 to keep it"
-    scratch: Any = io.BytesIO()
-    try:
-        with av.open(scratch, "w", format=container_format) as trial:
-            trial.add_stream_from_template(source, opaque=True).metadata.update(source.metadata)
-            trial.start_encoding()
-    except (av.error.FFmpegError, ValueError, OSError):
-        helps = container_format != "matroska" and not _refusal(source, "matroska")
-        return f"{container_format} can't hold it{'; write .mkv to keep it' if helps else ''}"
-    return ""
