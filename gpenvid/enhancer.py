@@ -65,6 +65,9 @@ class Enhancer:
             device=chosen.restorer.device,
             precision=chosen.restorer.precision,
             batch=chosen.restorer.batch,
+            backend=chosen.restorer.backend,
+            provider=chosen.restorer.provider,
+            compile=chosen.restorer.compile,
             weights_dir=chosen.weights.weights_dir,
             offline=chosen.weights.offline or None,
         )
@@ -116,7 +119,7 @@ class Enhancer:
         self, followed: Iterator[tuple[Picture, list[Track]]], steady: ResidualFilter | None
     ) -> Iterator[av.VideoFrame]:
         """Gather the crops of several pictures into batches, restore them and put them back."""
-        batch = self.options.restorer.batch
+        batch = self.options.restorer.batch or getattr(self.restorer, "batch", 4)
         window = 2 * batch if self.options.tracker.lag > 0 else 1
         ready: list[tuple[Picture, list[_Crop]]] = []
         gathered = 0

@@ -21,3 +21,7 @@ class WeightsError(GpenvidError, OSError):
 
 class DeviceError(GpenvidError, RuntimeError):
     """The compute device that was asked for isn't there or has no memory left."""
+
+
+class ExportError(GpenvidError, RuntimeError):
+    """A network can't be written for another engine, or that engine's result differs; nothing was written."""

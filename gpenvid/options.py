@@ -116,7 +116,10 @@ class RestorerOptions:
     )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option("auto", "arithmetic of the restorer", choices=("auto", "fp32", "fp16", "bf16"))
-    batch: int = option(8, "most faces restored at once")
+    batch: int = option(0, "most faces restored at once; 0 for what suits the device")
+    backend: str = option("torch", "what runs the restorer; onnx is ONNX Runtime", choices=("torch", "onnx"))
+    provider: str = option("auto", "ONNX Runtime's provider: auto, cpu, cuda, tensorrt, openvino, coreml, directml")
+    compile: bool = option(False, "translate the restorer with torch.compile: a minute at first, faster from then on")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
@@ -129,7 +132,10 @@ class RestorerOptions:
         _require(
             self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision, "auto, fp32, fp16 or bf16"
         )
-        _require(self.batch >= 1, "batch", self.batch, "1 or more")
+        _require(self.batch >= 0, "batch", self.batch, "0 or more")
+        _require(self.backend in ("torch", "onnx"), "backend", self.backend, "torch or onnx")
+        words = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml")
+        _require(self.provider in words, "provider", self.provider, ", ".join(words))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpenvid.errors import DeviceError, OptionsError, WeightsError
 from gpenvid.gpen.arch import Architecture, FullGenerator
+from gpenvid.gpen.export import export
 from gpenvid.gpen.restorer import (
     PRECISIONS,
     GpenRestorer,
@@ -49,7 +50,14 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["fake", "identity network", "gpen", "loaded"])
+@pytest.fixture(scope="module")
+def graph_file(weights_file: Path) -> Path:
+    path = weights_file.with_suffix(".onnx")
+    export(small_network(), path, "onnx")
+    return path
+
+
+@pytest.fixture(params=["fake", "identity network", "gpen", "loaded", "onnx"])
 def restorer(request: pytest.FixtureRequest, weights_file: Path) -> Restorer:
     if request.param == "fake":
         return IdentityRestorer()
@@ -57,6 +65,8 @@ def restorer(request: pytest.FixtureRequest, weights_file: Path) -> Restorer:
         return GpenRestorer(torch.nn.Identity(), 32)
     if request.param == "gpen":
         return GpenRestorer(small_network(), 32, batch=2)
+    if request.param == "onnx":
+        return load_restorer(request.getfixturevalue("graph_file"), device="cpu", batch=2)
     return load_restorer(weights_file, device="cpu")
 
 
@@ -194,8 +204,8 @@ def test_half_precision_gives_nearly_the_same_pixels(weights_file: Path, precisi
 def test_nonsense_is_refused(weights_file: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match=r"^--precision fp8: must be auto, fp32, fp16, bf16$"):
         load_restorer(weights_file, precision="fp8")
-    with pytest.raises(OptionsError, match=r"^--batch 0: must be 1 or more$"):
-        load_restorer(weights_file, device="cpu", batch=0)
+    with pytest.raises(OptionsError, match=r"^--batch -1: must be 0 or more$"):
+        load_restorer(weights_file, device="cpu", batch=-1)
     with pytest.raises(WeightsError, match="No such file"):
         load_restorer(tmp_path / "absent.pth")
 
@@ -220,7 +230,8 @@ def test_options_accept_every_device(device: str) -> None:
     [
         ({"device": "gpu"}, "--device gpu: must be auto, cpu, cuda, cuda:N or mps"),
         ({"precision": "fp8"}, "--precision fp8: must be auto, fp32, fp16 or bf16"),
-        ({"batch": 0}, "--batch 0: must be 1 or more"),
+        ({"batch": -1}, "--batch -1: must be 0 or more"),
+        ({"backend": "caffe"}, "--backend caffe: must be torch or onnx"),
     ],
 )
 def test_options_refuse_nonsense(options: dict[str, Any], message: str) -> None:

@@ -55,7 +55,7 @@ def test_words_become_options(words: list[str], choices: dict[str, Any]) -> None
         ({"threshold": 1.5}, "--threshold 1.5"),
         ({"detect_size": 10}, "--detect-size 10"),
         ({"lag": -1}, "--lag -1"),
-        ({"batch": 0}, "--batch 0"),
+        ({"batch": -1}, "--batch -1"),
         ({"precision": "int8"}, "--precision int8"),
         ({"blend": 101}, "--blend 101"),
         ({"min_face": -3}, "--min-face -3"),

@@ -29,7 +29,7 @@ class Table:
         return "\n".join([self.title, *lines])
 
 
-def run(what: str) -> list[Table]:
-    """Run one benchmark by the name of its module."""
-    tables: list[Table] = import_module(f"gpenvid.bench.{what}").run()
+def run(what: str, **choices: Any) -> list[Table]:
+    """Run one benchmark by the name of its module; choices: keywords of its `run`."""
+    tables: list[Table] = import_module(f"gpenvid.bench.{what}").run(**choices)
     return tables

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from gpenvid.cli.flags import add_command
+from gpenvid.errors import OptionsError
 
 EXAMPLES = """\
 examples:
   gpenvid bench media                         throughput and memory against a bare PyAV transcode
   gpenvid bench pipeline                      a film with two faces, against facexlib picture by picture
   gpenvid bench tracking --json tracking.json
+  gpenvid bench restorer                      time a face of every engine on this CPU
+  gpenvid bench restorer --device cuda        faces a second, and how exact half precision is, on this GPU
 """
 
 
 def add_to(commands: Any) -> None:
     """Add the subcommand."""
     command = add_command(commands, "bench", "measure as ratios against a baseline in the same run", EXAMPLES)
-    command.add_argument("what", choices=("latency", "media", "memory", "pipeline", "tracking"))
+    command.add_argument("what", choices=("latency", "media", "memory", "pipeline", "restorer", "tracking"))
+    command.add_argument("--device", help="restorer: cpu, cuda or cuda:N (default cpu)")
     command.add_argument("--json", metavar="FILE", help="also write the tables as JSON")
     command.set_defaults(run=run)
 
@@ -29,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the tables of one benchmark."""
     from gpenvid import bench
 
-    tables = bench.run(arguments.what)
+    if arguments.device and arguments.what != "restorer":
+        raise OptionsError(f"--device {arguments.device}: is for `gpenvid bench restorer`")
+    tables = bench.run(arguments.what, **({"device": arguments.device} if arguments.device else {}))
     for table in tables:
         print(table.text() + "\n")
     if arguments.json:

@@ -1,4 +1,4 @@
-"""Let the C library keep freed memory, because a CPU restorer asks for the same large blocks over and over."""
+"""Memory: let the C library keep what is freed, and know when there is none left."""
 
 from __future__ import annotations
 
@@ -21,3 +21,10 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1), (M_TOP_PAD, 64 << 20))
     return all(mallopt(parameter, value) for parameter, value in settings)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had no memory left; each of them says it in its own words."""
+    message = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")
+    return any(each in message for each in words)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +20,15 @@ from gpenvid.device import resolve_device
 from gpenvid.errors import DeviceError, OptionsError
 from gpenvid.gpen.arch import FullGenerator
 from gpenvid.gpen.checkpoint import load_generator
+from gpenvid.gpen.compiled import Compiled
+from gpenvid.gpen.graphs import Graphs
+from gpenvid.gpen.memory import is_out_of_memory
+from gpenvid.gpen.probe import MOST, Choice, fastest, remembered
+
+BACKENDS = ("torch", "onnx")
+
+CPU_BATCH = 4
+"""Faces at once on a CPU: more take memory and no less time."""
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -58,22 +70,14 @@ def from_network(pictures: Tensor) -> NDArray[np.uint8]:
     return array
 
 
-class GpenRestorer:
-    """A GPEN on a device. One call at a time; several restorers may share nothing and run in parallel.
+class BatchRestorer(ABC):
+    """A restorer that takes as many crops at once as fit the device.
 
-    network: the torch module, RGB in [-1, 1], (N, 3, size, size) to the same; name and sha256: of the weights.
+    name and sha256: of the weights; device, precision and batch: what is used, for the report.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        size: int,
-        *,
-        device: torch.device | str = "cpu",
-        precision: str = "fp32",
-        batch: int = 8,
-        name: str = "",
-        sha256: str = "",
+        self, size: int, *, device: torch.device | str, precision: str, batch: int, name: str = "", sha256: str = ""
     ) -> None:
         if batch < 1:
             raise OptionsError(f"--batch {batch}: must be 1 or more")
@@ -83,14 +87,15 @@ class GpenRestorer:
         self.batch = batch
         self.name = name
         self.sha256 = sha256
-        self.network = network.requires_grad_(False).to(self.device).eval()
-        if isinstance(network, FullGenerator):
-            network.prepare(PRECISIONS[precision])
 
     @property
     def size(self) -> int:
         """Side of the square crops in pixels."""
         return self._size
+
+    @abstractmethod
+    def _restore(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """At most `batch` crops restored. Raises RuntimeError when memory runs out."""
 
     @torch.inference_mode()
     def restore(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -104,22 +109,15 @@ class GpenRestorer:
         done = 0
         while done < len(crops):
             part = crops[done : done + self.batch]
-            result = self._attempt(part)
-            if result is None:
+            try:
+                restored[done : done + len(part)] = self._restore(part)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._shrink(len(part))
                 continue
-            restored[done : done + len(part)] = result
             done += len(part)
         return restored
-
-    def _attempt(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """The crops restored, or None when memory ran out."""
-        try:
-            return from_network(self.network(to_network(crops, self.device)))
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            return None
 
     def _shrink(self, tried: int) -> None:
         if self.device.type == "cuda":
@@ -130,11 +128,65 @@ class GpenRestorer:
         log.warning("%s: out of memory with %d faces at once, going on with %d", self.device, tried, self.batch)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    message = str(error).lower()
-    return "out of memory" in message or "can't allocate memory" in message or "not enough memory" in message
+class GpenRestorer(BatchRestorer):
+    """A GPEN on a device. One call at a time; several restorers may share nothing and run in parallel.
+
+    network: the torch module, RGB in [-1, 1], (N, 3, size, size) to the same. compile: translate it with torch.compile,
+    which takes a minute at the first call; where that fails, a line says so and the network runs as it is.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        size: int,
+        *,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        batch: int = 8,
+        compile: bool = False,
+        name: str = "",
+        sha256: str = "",
+    ) -> None:
+        super().__init__(size, device=device, precision=precision, batch=batch, name=name, sha256=sha256)
+        self.network = network.requires_grad_(False).to(self.device).eval()
+        if isinstance(network, FullGenerator):
+            network.prepare(PRECISIONS[precision])
+        forward: nn.Module = Compiled(network) if compile else network
+        self._graphs = Graphs(forward, size, self.device) if self.device.type == "cuda" else None
+        self._forward = forward
+        self._compiled = compile
+
+    def _restore(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._graphs is not None:
+            return self._graphs.restore(crops)
+        if self._compiled and 1 < len(crops) < self.batch:
+            # Each size of batch is a translation of its own: full batches and single faces are enough.
+            return np.concatenate([self._restore(crops[i : i + 1]) for i in range(len(crops))])
+        return from_network(self._forward(to_network(crops, self.device)))
+
+    def _shrink(self, tried: int) -> None:
+        if self._graphs is not None:
+            self._graphs.forget()
+        super()._shrink(tried)
+
+    @torch.inference_mode()
+    def seconds(self, count: int, repeats: int = 3) -> float | None:
+        """Time for so many faces at once, after a warm-up; None when memory runs out."""
+        crops = np.random.default_rng(0).integers(0, 256, (count, self.size, self.size, 3), dtype=np.uint8)
+        try:
+            times = []
+            for _ in range(1 + repeats):
+                start = time.perf_counter()
+                self._restore(crops)  # ends with a copy to the host, so that nothing is left under way
+                times.append(time.perf_counter() - start)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            if self._graphs is not None:
+                self._graphs.forget()
+        return min(times[1:])
 
 
 def load_restorer(
@@ -142,29 +194,55 @@ def load_restorer(
     *,
     device: str = "auto",
     precision: str = "auto",
-    batch: int = 8,
+    batch: int = 0,
+    backend: str = "torch",
+    provider: str = "auto",
+    compile: bool = False,
     weights_dir: str | Path | None = None,
     offline: bool | None = None,
-) -> GpenRestorer:
+) -> BatchRestorer:
     """A restorer from weights: `auto` (the best that is present and verified), a registered name, or a file.
 
-    device: auto, cpu, cuda, cuda:N or mps; precision: fp32, fp16, bf16 or auto (fp16 on CUDA, else fp32); batch: most
-    faces at once. A registered name that isn't present is downloaded, unless `offline` (default: $GPENVID_OFFLINE).
+    device: auto, cpu, cuda, cuda:N or mps; precision: fp32, fp16, bf16 or auto; batch: most faces at once, 0 for auto.
+    On a CPU auto is fp32 and 4 faces; elsewhere it is found out by a probe of some seconds, once per device and model.
+    backend: torch, or onnx for ONNX Runtime, with `provider` of it (see `gpen.onnx`); an .onnx file is always run by
+    the latter. A registered name that isn't present is downloaded, unless `offline` (default: $GPENVID_OFFLINE).
     Raises WeightsError, DeviceError or OptionsError.
     """
     if precision not in ("auto", *PRECISIONS):
         raise OptionsError(f"--precision {precision}: must be auto, {', '.join(PRECISIONS)}")
+    if batch < 0:
+        raise OptionsError(f"--batch {batch}: must be 0 or more")
+    if backend not in BACKENDS:
+        raise OptionsError(f"--backend {backend}: must be {' or '.join(BACKENDS)}")
     place = resolve_device(device)
     found = weights.resolve(name_or_path, "restorer", weights_dir=weights_dir, offline=offline)
+    if backend == "onnx" or found.path.suffix == ".onnx":
+        from gpenvid.gpen.onnx import load_onnx
+
+        return load_onnx(found, device=device, precision=precision, batch=batch or CPU_BATCH, provider=provider)
     network = load_generator(found.path)
-    if precision == "auto":
-        precision = "fp16" if place.type == "cuda" else "fp32"
-    return GpenRestorer(
-        network,
-        network.size,
-        device=place,
-        precision=precision,
-        batch=batch,
-        name=found.name,
-        sha256=found.sha256,
-    )
+
+    def build(precision: str, batch: int) -> GpenRestorer:
+        return GpenRestorer(
+            network,
+            network.size,
+            device=place,
+            precision=precision,
+            batch=batch,
+            compile=compile,
+            name=found.name,
+            sha256=found.sha256,
+        )
+
+    choice = Choice("fp32", CPU_BATCH)
+    if place.type != "cpu" and (precision == "auto" or batch == 0):
+        choice = remembered(place, found.sha256, precision, lambda: _probe(build, precision))
+    return build(choice.precision if precision == "auto" else precision, batch or choice.batch)
+
+
+def _probe(build: Callable[[str, int], GpenRestorer], precision: str) -> Choice | None:
+    """The fastest precision, if that is open, and batch of an accelerator."""
+    # Not bf16: it is no faster than fp16 and, with 8 bits of precision, 20 dB worse.
+    precisions = ("fp16", "fp32") if precision == "auto" else (precision,)
+    return fastest(precisions, lambda each: build(each, MOST).seconds)
