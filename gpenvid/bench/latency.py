@@ -14,7 +14,7 @@ from gpenvid.bench import Table
 from gpenvid.bench.clips import RATE, waves, with_faces
 from gpenvid.bench.pipeline import PerPicture
 from gpenvid.enhancer import Enhancer
-from gpenvid.gpen.restorer import load_restorer
+from gpenvid.gpen.restorer import GpenRestorer, load_restorer
 from gpenvid.options import Options
 from gpenvid.types import Float
 
@@ -30,6 +30,7 @@ def run(pictures: int = 60, size: tuple[int, int] = (1280, 720)) -> list[Table]:
     networks. ratio: of the medians.
     """
     restorer = load_restorer()
+    assert isinstance(restorer, GpenRestorer)
     each = Enhancer(Options.of(lag=0.0), restorer=restorer)
     rarely = Enhancer(Options.of(lag=0.0, detect_every=4), restorer=restorer, detector=each.detector)
     per_picture = PerPicture(restorer)

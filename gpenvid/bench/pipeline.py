@@ -41,6 +41,7 @@ def run(
     ratio is the median over the rounds. Also: where gpenvid's time goes.
     """
     restorer = load_restorer()
+    assert isinstance(restorer, GpenRestorer)
     with tempfile.TemporaryDirectory(prefix="gpenvid-bench-") as folder:
         source, target = Path(folder) / "in.mp4", Path(folder) / "out.mp4"
         count = make_clip(source, seconds, size, faces=True)
