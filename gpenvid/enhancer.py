@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import av
@@ -94,6 +94,16 @@ class Enhancer:
         steady = ResidualFilter(self.options.tracker.stability)
         yield from self._restored(self._follower.follow(frames), steady)
 
+    def together(self, followed: Sequence[tuple[Picture, list[Track], ResidualFilter]]) -> None:
+        """Restore the faces of pictures in place, in one batch, wherever they come from; a live session does so.
+
+        followed: pictures with the faces to restore and the filter of the sequence that each belongs to.
+        """
+        ready = [(picture, self._crops(picture, tracks), steady) for picture, tracks, steady in followed]
+        self._restore([crop for _, taken, _ in ready for crop in taken])
+        for picture, taken, steady in ready:
+            self._give(picture, taken, steady)
+
     def still(self, frame: av.VideoFrame) -> av.VideoFrame:
         """Restore the faces of one picture in place, without tracking."""
         frame.pts = frame.pts or 0
@@ -169,20 +179,27 @@ class Enhancer:
     def _finish(
         self, ready: list[tuple[Picture, list[_Crop]]], steady: ResidualFilter | None
     ) -> Iterator[av.VideoFrame]:
-        crops = [crop for _, taken in ready for crop in taken]
-        if crops:
-            with self.clock("restore"):
-                restored = self.restorer.restore(np.stack([crop.crop for crop in crops]))
-            with self.clock("mask"):
-                masks = self.parser.mask(restored) if self.parser else [self._mask] * len(crops)
-            for crop, face, mask in zip(crops, restored, masks, strict=True):
-                crop.restored, crop.mask = face, mask * np.float32(crop.weight)
+        self._restore([crop for _, taken in ready for crop in taken])
         for picture, taken in ready:
-            if taken:
-                with self.clock("paste"):
-                    self._put_back(picture, taken, steady)
-            self.counts.pictures += 1
-            yield picture.frame
+            yield self._give(picture, taken, steady)
+
+    def _restore(self, crops: list[_Crop]) -> None:
+        """All of them in one batch."""
+        if not crops:
+            return
+        with self.clock("restore"):
+            restored = self.restorer.restore(np.stack([crop.crop for crop in crops]))
+        with self.clock("mask"):
+            masks = self.parser.mask(restored) if self.parser else [self._mask] * len(crops)
+        for crop, face, mask in zip(crops, restored, masks, strict=True):
+            crop.restored, crop.mask = face, mask * np.float32(crop.weight)
+
+    def _give(self, picture: Picture, taken: list[_Crop], steady: ResidualFilter | None) -> av.VideoFrame:
+        if taken:
+            with self.clock("paste"):
+                self._put_back(picture, taken, steady)
+        self.counts.pictures += 1
+        return picture.frame
 
     def _put_back(self, picture: Picture, faces: list[_Crop], steady: ResidualFilter | None) -> None:
         picture.frame.make_writable()
