@@ -282,7 +282,7 @@ STAGES: dict[str, type] = {
 }
 """The options classes in the order in which a picture passes the stages."""
 
-LIVE_STAGES: dict[str, type] = {"source": SourceOptions, "live": LiveOptions}
+LIVE_STAGES: dict[str, type] = {"source": SourceOptions, "live": LiveOptions, "sink": SinkOptions}
 """What a live session has besides."""
 
 

@@ -127,14 +127,19 @@ class Report:
 
     def write(self, path: str | Path) -> None:
         """Write the report as JSON, completely or not at all. Raises MediaError."""
-        target = Target(path)
-        target.claim()
-        try:
-            target.part.write_text(self.to_json(), encoding="utf-8")
-        except OSError as error:
-            target.discard()
-            raise MediaError(f"{path}: can't be written ({error.strerror})") from error
-        target.commit()
+        write_whole(path, self.to_json())
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a text file, completely or not at all. Raises MediaError."""
+    target = Target(path)
+    target.claim()
+    try:
+        target.part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        target.discard()
+        raise MediaError(f"{path}: can't be written ({error.strerror})") from error
+    target.commit()
 
 
 def versions() -> dict[str, str]:

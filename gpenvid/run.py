@@ -149,8 +149,8 @@ class _Job:
         self.report = Report(
             input=str(source),
             output=str(target) if target else None,
-            model=_described(enhancer.restorer),
-            detector=_described(enhancer.detector),
+            model=described(enhancer.restorer),
+            detector=described(enhancer.detector),
             options=asdict(enhancer.options),
         )
 
@@ -319,7 +319,7 @@ def _timed(items: Iterable[T], stage: str, clock: Callable[[str], Any]) -> Itera
         yield item
 
 
-def _described(part: object) -> dict[str, Any]:
+def described(part: object) -> dict[str, Any]:
     """Name and checksum of a network, as far as it tells them."""
     return {
         key: str(value)

@@ -29,6 +29,15 @@ ALLOWED: dict[str, set[str]] = {
     "enhancer": BASE | {"weights", "faces", "gpen", "media", "report", "follow"},
     "run": BASE | {"weights", "faces", "gpen", "media", "enhancer", "stages", "report", "trace", "__init__"},
     "tracks": BASE | {"faces", "media", "enhancer", "follow", "stages", "report"},
+    "pace": set(),
+    "together": BASE | {"faces", "enhancer", "follow", "pace"},
+    "live_report": {"report"},
+    "camera": BASE | {"media", "together", "live_report"},
+    "live_status": {"camera", "pace", "report", "status"},
+    "session": BASE
+    | {"faces", "gpen", "media", "enhancer", "stages", "status", "run", "pace", "together", "camera"}
+    | {"live_report", "live_status"},
+    "cameras": {"errors", "options", "session"},
     "report": BASE | {"trace", "media"},
     "trace": {"errors", "media"},
     "perceptual": BASE | {"weights", "faces"},

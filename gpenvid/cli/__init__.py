@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from gpenvid import __version__
-from gpenvid.cli import bench, enhance, evaluate, export, tracks, train, weights
+from gpenvid.cli import bench, enhance, evaluate, export, live, tracks, train, weights
 from gpenvid.errors import GpenvidError
 
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="gpenvid", description="Makes the faces in video better.")
     top.add_argument("--version", action="version", version=f"gpenvid {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for each in (enhance, tracks, weights, evaluate, train, export, bench):
+    for each in (enhance, live, tracks, weights, evaluate, train, export, bench):
         each.add_to(commands)
     return top
 

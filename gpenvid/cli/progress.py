@@ -40,15 +40,18 @@ class Bar:
 
 
 @contextmanager
-def stoppable() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that the file is finished properly; a second Ctrl-C aborts."""
+def stoppable(told: str = "finishing the file; once more to abort") -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that the file is finished properly; a second Ctrl-C aborts.
+
+    told: what the first one is answered with.
+    """
     stop = threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        print("\nfinishing the file; once more to abort", file=sys.stderr)
+        print(f"\n{told}", file=sys.stderr)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -78,7 +78,7 @@ def _network(source: str, scheme: str, options: SourceOptions, extra: dict[str, 
     name = redacted(source)
     silence = str(round(options.stall * 1_000_000))
     if scheme in ("rtsp", "rtsps"):
-        settings = {"fpsprobesize": "0", "analyzeduration": "0"}
+        settings = {"fpsprobesize": "0", "analyzeduration": "0", "probesize": "32"}
         if options.listen:
             return Address(name, source, "listen", "rtsp", settings | {"rtsp_flags": "listen"} | extra)
         settings |= {"rtsp_transport": options.rtsp_transport, "timeout": silence}

@@ -31,11 +31,11 @@ _PENDING = 256
 
 
 class BrokenError(GpenvidError):
-    """The connection is of no more use. final: and another would not be either."""
+    """The connection is of no more use. final: and another would not be either; absent: nobody was there."""
 
-    def __init__(self, reason: str, *, final: bool = False) -> None:
+    def __init__(self, reason: str, *, final: bool = False, absent: bool = False) -> None:
         super().__init__(reason)
-        self.final = final
+        self.final, self.absent = final, absent
 
 
 class Connection:
@@ -87,7 +87,7 @@ class Connection:
         if isinstance(message, Ended):
             if not message.error:
                 raise EOFError
-            raise BrokenError(message.error, final=message.final)
+            raise BrokenError(message.error, final=message.final, absent=message.absent)
         if isinstance(message, Answer):
             self.answer = message.there
         elif isinstance(message, Opened):
@@ -100,7 +100,7 @@ class Connection:
 
     def hang_up(self) -> None:
         """End the child: ask, so that it can say goodbye to its peer, but don't wait long."""
-        with suppress(OSError):
+        with suppress(OSError, subprocess.TimeoutExpired):
             self._pipe.send(None)
             self._child.wait(_GRACE)
         self.kill()

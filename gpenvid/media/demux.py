@@ -34,6 +34,7 @@ MAX_DAMAGED_RUN = 300
 _GENERATE_PTS = 1
 _SURE_RATE = 300
 _AHEAD = 0.2
+_ABSENT = (av.error.ConnectionRefusedError, av.error.FileNotFoundError)
 _FINAL = (
     av.error.HTTPUnauthorizedError,
     av.error.HTTPForbiddenError,
@@ -86,11 +87,13 @@ class Unreadable:
 class Ended:
     """The connection is over. error: why, in words, "" when the stream came to its end.
 
-    final: trying again would not help, or do harm: cameras lock out who tries wrong passwords.
+    final: trying again would not help, or do harm: cameras lock out who tries wrong passwords. absent: nobody was at
+    the address.
     """
 
     error: str
     final: bool = False
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ def _run(order: Order, connection: Connection) -> Ended:
     except MediaError as error:
         return Ended(str(error))
     except (av.error.FFmpegError, ValueError) as error:
-        return Ended(redacted(_reason(error)), isinstance(error, _FINAL))
+        return Ended(redacted(_reason(error)), isinstance(error, _FINAL), isinstance(error, _ABSENT))
     return Ended("")
 
 
@@ -212,6 +215,9 @@ def _header(streams: list[Any]) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="nut") as container:
         copies = [container.add_stream_from_template(stream) for stream in streams]
+        context = copies[0].codec_context
+        if not context.width or not context.height:  # the decoder will see; the file must have some
+            context.width, context.height = 16, 16
         packet = av.Packet(b"\0")  # without one, the file has no place from which it could be read
         packet.stream, packet.pts, packet.dts, packet.is_keyframe = copies[0], 0, 0, True
         container.mux_one(packet)

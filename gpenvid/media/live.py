@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ class LiveSource:
     """Connects, watches, reconnects. One thread iterates over `items`; it is the one that calls `on_packet`.
 
     on_packet: takes the packets of the sound in session time. hold: whether to go on while the source is away; else
-    its loss is the end. stop: ends the session within moments. duration: ends it at this session time, seconds.
+    its loss is the end. stopped: asked every moment, ends the session. duration: ends it at this session time, seconds.
     `streams` is known from the first picture on. `state`, `reason` (why it is away) and `seen` (when the last picture
     came, on the monotonic clock) may be read from any thread.
     """
@@ -94,7 +93,7 @@ class LiveSource:
         options: SourceOptions = SourceOptions(),  # noqa: B008 (frozen)
         *,
         on_packet: Callable[[av.Packet[Stream]], None] | None = None,
-        stop: threading.Event | None = None,
+        stopped: Callable[[], bool] = lambda: False,
         hold: bool = True,
         duration: float | None = None,
         chance: Callable[[], float] = random.random,
@@ -106,11 +105,12 @@ class LiveSource:
         self.reason = ""
         self.seen: float | None = None
         self._options = options
-        self._stop = stop or threading.Event()
+        self._stopped = stopped
         self._hold = hold
         self._duration = duration
         self._chance = chance
         self._failures = 0
+        self._closed = False  # nobody was at the address when last asked
         self._timeline = Timeline()
         self._sound = _Sound(self._timeline, self.counts, on_packet or (lambda packet: None))
         self._born = time.monotonic()
@@ -143,7 +143,7 @@ class LiveSource:
 
     def _over(self) -> bool:
         late = self._duration is not None and not self.address.ends and self._now() >= self._duration * _SECOND
-        return self._complete or self._stop.is_set() or late
+        return self._complete or self._stopped() or late
 
     def _now(self) -> int:
         """Session time by the monotonic clock, microseconds."""
@@ -163,17 +163,17 @@ class LiveSource:
         if self._failures and self.address.kind != "listen":
             pause = BACK_OFF[min(self._failures, len(BACK_OFF)) - 1] * (1 + self._chance() / 4)
         began = time.monotonic()
-        knocked, closed = began, False
+        knocked = began
         connection.knock()
         while not self._over() and (left := began + pause - time.monotonic()) > 0:
             yield from self._held()
             connection.receive(min(left, _SLICE))
             if connection.answer is False:
-                closed = True
-            elif connection.answer and closed:
-                self._failures = 0
+                self._closed = True
+            elif connection.answer and self._closed:
+                self._closed, self._failures = False, 0
                 return
-            if closed and connection.answer is not None and time.monotonic() - knocked > _KNOCK_EVERY:
+            if self._closed and connection.answer is not None and time.monotonic() - knocked > _KNOCK_EVERY:
                 knocked = time.monotonic()
                 connection.knock()
 
@@ -262,6 +262,7 @@ class LiveSource:
         if first and isinstance(end, BrokenError) and end.final:
             raise MediaError(f"{name}: {reason}") from end
         self._failures += 1
+        self._closed = isinstance(end, BrokenError) and end.absent
         if self.state == "live":
             self._failures = 0
             self.state, self._away_since = "away", time.monotonic()

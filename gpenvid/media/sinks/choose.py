@@ -18,21 +18,6 @@ from gpenvid.media.sinks.screen import CameraOutput, PreviewOutput, RawOutput
 from gpenvid.options import EncoderOptions, SinkOptions
 from gpenvid.redact import redacted
 
-WORDS = """\
-outputs (-o, may be repeated):
-  rtsp://host/path            publish to an RTSP server (also rtsps://)
-  rtmp://host/app/key         publish to an RTMP server (also rtmps://)
-  whip+https://host/path      publish by WebRTC; a bearer token goes before the host: whip+https://TOKEN@host/path
-  udp://host:port             MPEG-TS (also tcp://, srt://, rtp://)
-  folder/live.m3u8            HLS
-  folder/                     rolling recordings; or a pattern such as folder/%Y-%m-%d/%H%M%S.mkv
-  file.mkv                    one file (.mkv, .mp4, .mov, .ts)
-  -                           standard output, see --format
-  camera: or camera:/dev/video9   a virtual camera
-  preview:                    a window
-"""
-"""What can be said, for the help text."""
-
 _SCHEMES = {
     **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv", "rtp": "rtp_mpegts"},
     **{"udp": "mpegts", "tcp": "mpegts", "srt": "mpegts", "whip+http": "whip", "whip+https": "whip"},
@@ -45,7 +30,7 @@ def choose_sink(
     encoder: EncoderOptions = EncoderOptions(),  # noqa: B008 (frozen)
     options: SinkOptions = SinkOptions(),  # noqa: B008 (frozen)
 ) -> Fanout:
-    """One door to all outputs that were named; see WORDS.
+    """One door to all outputs that were named; see `media.words.OUTPUTS`.
 
     Raises OptionsError for a word that can't be understood or an output that this installation doesn't have,
     MediaError for a place where nothing can be written.
