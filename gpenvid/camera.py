@@ -12,7 +12,7 @@ from typing import Literal
 import av
 from av.stream import Stream
 
-from gpenvid.errors import GpenvidError
+from gpenvid.errors import GpenvidError, MediaError
 from gpenvid.live_report import CameraReport, Latency, PictureCounts
 from gpenvid.media.address import Address
 from gpenvid.media.fit import Fit
@@ -65,6 +65,7 @@ class Camera:
         self.following = Following(tracker)
         self.late = live.late if live.late != "auto" else "wait" if address.ends else "drop"
         self.stop = threading.Event()
+        self._stop = stop
         self.source = LiveSource(
             address,
             source,
@@ -144,7 +145,7 @@ class Camera:
         """End this camera for this reason."""
         if self.error is None:
             self.error = error
-            log.error("%s: %s", self.name, error)
+            log.error("%s", error if str(error).startswith(self.name) else f"{self.name}: {error}")
         self.stop.set()
 
     def close(self) -> None:
@@ -152,7 +153,10 @@ class Camera:
         if self._closed:
             return
         self._closed = True
+        asked = self._stop.is_set()
         self.stop.set()
+        if self.source.streams is None and self.error is None and not asked:
+            self.fail(MediaError(f"{self.name}: no picture came: {self.source.reason or 'nobody sent any'}"))
         with self._lock:
             was_open, self._open = self._open, False
         if was_open:

@@ -16,6 +16,7 @@ from gpenvid.redact import redacted
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443, "srt": 0, "tcp": 0}
 _LISTENING = ("udp", "rtp", "srtp")
+_LISTEN_RTSP = {"rtsp_flags": "listen", "listen_timeout": "50"}  # seconds; FFmpeg refuses its own default
 _KNOCK_TIMEOUT = 0.25
 
 
@@ -80,7 +81,7 @@ def _network(source: str, scheme: str, options: SourceOptions, extra: dict[str, 
     if scheme in ("rtsp", "rtsps"):
         settings = {"fpsprobesize": "0", "analyzeduration": "0", "probesize": "32"}
         if options.listen:
-            return Address(name, source, "listen", "rtsp", settings | {"rtsp_flags": "listen"} | extra)
+            return Address(name, source, "listen", "rtsp", settings | _LISTEN_RTSP | extra)
         settings |= {"rtsp_transport": options.rtsp_transport, "timeout": silence}
         return Address(name, source, "peer", None, settings | extra)
     if scheme in _LISTENING:

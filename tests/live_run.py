@@ -1,0 +1,65 @@
+"""Live sessions with stub networks: in this thread or beside it, every picture accounted for, no thread left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fakes import PaintRestorer, SquareDetector
+from live_sink import GatheringSink
+
+from gpenvid.live_report import LiveReport
+from gpenvid.session import CameraSpec, live, live_cameras
+
+NETWORKS: dict[str, Any] = {"detector": SquareDetector(), "confirm": 0.0, "fade": 0.0}
+
+
+def run(url: str, sink: GatheringSink, **options: Any) -> LiveReport:
+    report = live(url, sink=sink, **(NETWORKS | {"restorer": PaintRestorer()} | options))
+    accounted(report)
+    return report
+
+
+def run_all(cameras: dict[GatheringSink, str], **options: Any) -> LiveReport:
+    """Several cameras: their sinks and URLs."""
+    specs = [CameraSpec(name=sink.name, source=url, sink=sink) for sink, url in cameras.items()]
+    report = live_cameras(specs, **(NETWORKS | {"restorer": PaintRestorer()} | options))
+    accounted(report)
+    return report
+
+
+def accounted(report: LiveReport) -> None:
+    """Every decoded picture is one of three, and no thread is left."""
+    for camera in report.cameras:
+        counts = camera.pictures
+        assert camera.received["decoded"] == counts.restored + counts.passed + counts.dropped
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gpenvid")] == []
+
+
+@contextmanager
+def running(work: Callable[..., LiveReport], *what: Any, **options: Any) -> Iterator[Callable[[], LiveReport]]:
+    """A session in a thread; calling what is given stops it and returns its report."""
+    stop, done = threading.Event(), []
+    thread = threading.Thread(target=lambda: done.append(work(*what, stop=stop, **options)))
+    thread.start()
+
+    def end() -> LiveReport:
+        stop.set()
+        thread.join(20)
+        assert done, "the session did not end"
+        return done[0]
+
+    try:
+        yield end
+    finally:
+        stop.set()
+        thread.join(20)
+
+
+def pictures(url: str, sink: GatheringSink, count: int, **options: Any) -> LiveReport:
+    """A session that ends after so many pictures, however long they take."""
+    with running(run, url, sink, **options) as end:
+        sink.wait_for(count)
+        return end()
