@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from functools import lru_cache
+
 import av
 import numpy as np
-from av.video.reformatter import Colorspace
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from gpenvid.media.layouts import LAYOUTS, Layout
 from gpenvid.types import Float
@@ -61,6 +64,12 @@ def rgb_to_ycbcr(frame: av.VideoFrame) -> Float:
     return np.array(rows, np.float32)
 
 
+@lru_cache(maxsize=16)
+def _reformatter(thread: int, source: str, pix_fmt: str, size: tuple[int, int]) -> VideoReformatter:
+    """One for each thread and kind of conversion: to set swscale up takes as long as to scale a picture."""
+    return VideoReformatter()
+
+
 def convert(
     frame: av.VideoFrame,
     pix_fmt: str,
@@ -85,12 +94,13 @@ def convert(
     default = 1 if frame.height >= _HD_LINES else 5
     old_space = frame.colorspace if frame.colorspace in _SWSCALE_SPACE else default
     new_space = old_space if space not in _SWSCALE_SPACE else space
-    copy = frame.reformat(
+    copy = _reformatter(threading.get_ident(), frame.format.name, pix_fmt, (width, height)).reformat(
+        frame,
         width,
         height,
         pix_fmt,
-        src_colorspace=_SWSCALE_SPACE[old_space],
-        dst_colorspace=_SWSCALE_SPACE[new_space],
+        src_colorspace=Colorspace[_SWSCALE_SPACE[old_space]].value,
+        dst_colorspace=Colorspace[_SWSCALE_SPACE[new_space]].value,
         src_color_range="JPEG" if was_full else "MPEG",
         dst_color_range="JPEG" if full else "MPEG",
         interpolation=interpolation,
