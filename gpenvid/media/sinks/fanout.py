@@ -11,7 +11,7 @@ from av.stream import Stream
 
 from gpenvid.errors import GpenvidError, MediaError, OptionsError
 from gpenvid.media.sinks import TIME_BASE, LiveStreams
-from gpenvid.media.sinks.encoder import LiveEncoder
+from gpenvid.media.sinks.encoder import VIDEO, LiveEncoder
 from gpenvid.media.sinks.lane import OutputState, PacketLane, PacketOutput, PictureLane, PictureOutput
 from gpenvid.media.sinks.packets import EncodedPacket
 from gpenvid.media.sinks.screen import Originals
@@ -25,7 +25,8 @@ MAX_SOUND_AHEAD = round(2 / TIME_BASE)
 class Fanout:
     """A `Sink` that hands everything on to its outputs, each served by a thread of its own.
 
-    Every output gets pictures and sound in the order of their times. It fails for good when all outputs have.
+    Every output gets pictures and sound in the order of their times, sound a packet ahead. It fails for good when all
+    outputs have.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Fanout:
         self._packet_lanes: list[PacketLane] = []
         self._picture_lanes: list[PictureLane] = []
         self._waiting: deque[EncodedPacket] = deque()
+        self._sound_until: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -83,6 +85,7 @@ class Fanout:
                 for packet in encoded:
                     self._release(packet.dts)
                     self._offer(packet)
+                    self._release_one_ahead(packet.dts)
         self._check()
 
     def packet(self, packet: av.Packet[Stream]) -> None:
@@ -139,6 +142,8 @@ class Fanout:
         return [*self._packet_lanes, *self._picture_lanes]
 
     def _offer(self, packet: EncodedPacket) -> None:
+        if packet.track != VIDEO:
+            self._sound_until[packet.track] = packet.dts
         for lane in self._packet_lanes:
             lane.offer(packet)
 
@@ -146,6 +151,19 @@ class Fanout:
         """Hand on the sound up to this time, all of it for None."""
         while self._waiting and (until is None or self._waiting[0].dts <= until):
             self._offer(self._waiting.popleft())
+
+    def _release_one_ahead(self, time: int) -> None:
+        """Hand on the first packet of each sound after this time, if it is there and hasn't gone already.
+
+        A muxer keeps a picture back until it has a later packet of every other stream.
+        """
+        ahead: dict[str, EncodedPacket] = {}
+        for packet in self._waiting:
+            ahead.setdefault(packet.track, packet)
+        for track, packet in ahead.items():
+            if self._sound_until.get(track, time) <= time:
+                self._waiting.remove(packet)
+                self._offer(packet)
 
     def _check(self) -> None:
         states = self.states

@@ -42,16 +42,16 @@ _H264 = ("h264",)
 _BOTH = ("h264", "hevc")
 _BROADCAST = ("aac", "mp3", "mp2", "ac3", "eac3")
 # A muxer waits for a packet of every stream to put them in order of time; a stream that falls silent mustn't hold up
-# the others for long.
-_LIVE = {"max_interleave_delta": "500000", "flush_packets": "1"}
+# the others for longer than a tenth of a second.
+_LIVE = {"max_interleave_delta": "100000", "flush_packets": "1"}
+# Each frame of sound in a PES packet of its own, where FFmpeg collects several otherwise; and the length of a picture's
+# told, so that a receiver needn't wait for the next one to know where it ends.
+_TS = {"pes_payload_size": "0", "omit_video_pes_length": "0"}
 
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
-        # Sound in PES packets of its own: FFmpeg collects several frames otherwise, which is delay.
-        Format(
-            "mpegts", (*_BOTH, "mpeg2video"), (*_BROADCAST, "opus"), headers=False, options={"pes_payload_size": "0"}
-        ),
+        Format("mpegts", (*_BOTH, "mpeg2video"), (*_BROADCAST, "opus"), headers=False, options=_TS),
         Format("rtp_mpegts", (*_BOTH, "mpeg2video"), _BROADCAST, headers=False),
         Format("hls", _H264, ("aac", "mp3", "ac3", "eac3"), headers=False),
         Format("flv", _H264, ("aac", "mp3"), options={"flvflags": "no_duration_filesize"}),

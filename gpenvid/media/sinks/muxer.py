@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -14,6 +16,9 @@ from gpenvid.errors import MediaError
 from gpenvid.media.sinks import TIME_BASE
 from gpenvid.media.sinks.encoder import VIDEO
 from gpenvid.media.sinks.packets import EncodedPacket, Track, add_track
+from gpenvid.media.target import Target
+
+log = logging.getLogger(__name__)
 
 
 class Muxer:
@@ -96,3 +101,32 @@ class Muxer:
     def _failure(self, error: Exception, what: str) -> MediaError:
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__).rstrip(".").lower()
         return MediaError(f"{self.name}: {what} ({reason})")
+
+
+def complete(part: Path, path: Path, format: str) -> bool:
+    """Copy what can be read of a file that was never finished to a whole one, and remove it; whether anything could.
+
+    Raises MediaError if the new file can't be written.
+    """
+    target = Target(path)
+    target.claim()
+    written = 0
+    try:
+        with (
+            av.open(f"file:{part}", "r") as source,
+            av.open(f"file:{target.part}", "w", format=format) as copy,
+        ):
+            streams = {each.index: copy.add_stream_from_template(each, opaque=True) for each in source.streams}
+            for packet in source.demux():
+                if packet.size and packet.dts is not None:
+                    packet.stream = streams[packet.stream_index]
+                    copy.mux_one(packet)
+                    written += 1
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        log.warning("%s: was not finished, and ends early (%s)", path, str(error).lower())
+    part.unlink(missing_ok=True)
+    if written:
+        target.commit()
+    else:
+        target.discard()
+    return bool(written)

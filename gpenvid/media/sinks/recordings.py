@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +15,9 @@ from gpenvid.media.sinks import TIME_BASE
 from gpenvid.media.sinks.encoder import VIDEO
 from gpenvid.media.sinks.files import file_format, make_folder
 from gpenvid.media.sinks.formats import FORMATS
-from gpenvid.media.sinks.muxer import Muxer
+from gpenvid.media.sinks.muxer import Muxer, complete
 from gpenvid.media.sinks.packets import EncodedPacket, Track
-from gpenvid.media.target import Target
+from gpenvid.media.target import Target, leftovers
 from gpenvid.options import SinkOptions
 
 DEFAULT_PATTERN = "%Y%m%d-%H%M%S.mkv"
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 class Recordings:
     """Files named by the time at which they begin. Each is complete or absent, and begins at time 0.
 
-    A file ends with the first key picture after `segment` seconds. Retention looks only at files whose names could
-    be ours.
+    A file ends with the first key picture after `segment` seconds. What a process that died was writing is completed,
+    as far as it can be read. Retention looks only at files whose names could be ours.
     """
 
     reopens = True
@@ -58,22 +59,35 @@ class Recordings:
         self._muxer: Muxer | None = None
         self._target: Target | None = None
         self._began = 0
+        self._ahead: deque[EncodedPacket] = deque()
 
     def open(self, tracks: Sequence[Track]) -> None:
-        """Get ready; a file begins with the first key picture."""
+        """Get ready; a file begins with the first key picture. Raises MediaError."""
         self._tracks = tracks
+        for part in leftovers(self._root):
+            name = part.name.split("-", 2)[2]
+            if self._ours.fullmatch(part.with_name(name).relative_to(self._root).as_posix()):
+                complete(part, part.with_name(name), self.format.name)
 
     def write(self, packet: EncodedPacket) -> None:
         """Add a packet, to a new file if it is time for one. Raises MediaError; then the file that was open is gone."""
+        if packet.track != VIDEO:
+            self._ahead.append(packet)
+            return
+        self._write_sound(packet.dts)
         due = self._muxer is None or packet.dts - self._began >= self._segment
-        if due and packet.track == VIDEO and packet.key:
-            self.close()
+        if due and packet.key:
+            self._finish()
             self._begin(packet)
         if self._muxer is not None:
             self._muxer.write(packet)
 
     def close(self) -> None:
         """Complete the file and delete what is too much. Raises MediaError."""
+        self._write_sound(None)
+        self._finish()
+
+    def _finish(self) -> None:
         muxer, target = self._muxer, self._target
         if muxer is None or target is None:
             return
@@ -84,6 +98,7 @@ class Recordings:
 
     def abort(self) -> None:
         """Leave nothing of the file that is open."""
+        self._ahead.clear()
         if self._muxer is not None:
             self._muxer.abort()
         if self._target is not None:
@@ -92,6 +107,13 @@ class Recordings:
 
     def interrupt(self) -> None:
         """Nothing here waits for others."""
+
+    def _write_sound(self, until: int | None) -> None:
+        """Write the sound before this time: it comes a little ahead, and may belong to the next file."""
+        while self._ahead and (until is None or self._ahead[0].dts < until):
+            packet = self._ahead.popleft()
+            if self._muxer is not None:
+                self._muxer.write(packet)
 
     def _begin(self, packet: EncodedPacket) -> None:
         path = Path(self._now().strftime(str(self._pattern)))
