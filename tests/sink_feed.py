@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -91,19 +91,24 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def read(path: Any, **options: Any) -> dict[str, list[float]]:
-    """What is in a file: times of the pictures, of the key pictures, of the sound's packets, and the decoded count."""
+def read(path: Any, *, strict: bool = True, **options: Any) -> dict[str, list[float]]:
+    """What is in a file: times of the pictures, of the key pictures and of the sound's packets, in seconds.
+
+    strict: every picture must be decodable; without, a file that isn't complete yet is read as far as it goes.
+    """
     told: dict[str, list[float]] = {"pictures": [], "keys": [], "sound": []}
-    with av.open(str(path) if isinstance(path, Path) else path, **options) as container:
+    source = str(path) if isinstance(path, Path) else path
+    with suppress(*(() if strict else (av.error.FFmpegError,))), av.open(source, **options) as container:
         for packet in container.demux():
-            if not packet.size:
+            if not packet.size or packet.pts is None:
                 continue
             time_ = float(packet.pts * packet.time_base)
             told["pictures" if packet.stream.type == "video" else "sound"].append(time_)
             if packet.stream.type == "video" and packet.is_keyframe:
                 told["keys"].append(time_)
-    with av.open(str(path) if isinstance(path, Path) else path, **options) as container:
-        assert sum(1 for _ in container.decode(video=0)) == len(told["pictures"])
+    if strict:
+        with av.open(source, **options) as container:
+            assert sum(1 for _ in container.decode(video=0)) == len(told["pictures"])
     return told
 
 

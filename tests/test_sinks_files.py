@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import av
 import pytest
 from sink_feed import RATE, Feed, opened, read, until
 
 from gpenvid.errors import GpenvidError, MediaError, OptionsError
-from gpenvid.media.sinks import Sink
+from gpenvid.media.sinks import Sink, lane
 from gpenvid.media.sinks.choose import choose_sink
 from gpenvid.media.sinks.fanout import Fanout
+from gpenvid.media.sinks.files import FileOutput, PipeOutput
+from gpenvid.media.sinks.packets import EncodedPacket
 from gpenvid.media.sinks.recordings import Recordings
+from gpenvid.media.sinks.screen import RawOutput
 from gpenvid.options import EncoderOptions, SinkOptions
 
 
@@ -62,8 +68,6 @@ def test_the_sound_is_copied_where_the_container_takes_it_and_encoded_where_not(
 
 
 def subprocess_probe(path: Path) -> list[str]:
-    import av
-
     with av.open(str(path)) as container:
         return [stream.codec_context.codec.canonical_name for stream in container.streams]
 
@@ -109,6 +113,78 @@ def test_recordings_are_cut_at_key_pictures_and_lose_nothing(tmp_path: Path) -> 
     assert [each["keys"] for each in told] == [[0, 1], [0, 1], [0, 1], [0]]
     assert sum(len(each["sound"]) for each in told) == pytest.approx(7 * 48000 / 1024, abs=2)
     assert all(abs(each["sound"][0]) < 0.022 for each in told)
+
+
+def test_what_a_killed_process_was_recording_is_completed(tmp_path: Path) -> None:
+    folder = tmp_path / "rec"
+    program = (
+        "import os, signal, sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from pathlib import Path\n"
+        "from sink_feed import Feed, until\n"
+        "from gpenvid.media.sinks.choose import choose_sink\n"
+        "feed, sink = Feed(Path(sys.argv[3]), 6), choose_sink([sys.argv[4]])\n"
+        "sink.open(feed.streams); feed.give(sink)\n"
+        "until(lambda: sink.states[0].pictures == 150)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    here = Path(__file__).parent
+    subprocess.run(
+        [sys.executable, "-c", program, str(here), str(here.parent), str(tmp_path), f"{folder}/"], timeout=60
+    )
+    (part,) = folder.iterdir()
+    assert part.name.startswith(".part-")
+    stranger = folder / ".part-999999-holiday.mkv"
+    stranger.write_bytes(b"not ours")
+    broken = folder / ".part-999999-20200101-000000.mkv"
+    broken.write_bytes(b"nothing that can be read")
+    give([f"{folder}/"], Feed(tmp_path, 1, None))
+    completed = folder / part.name.split("-", 2)[2]
+    assert not part.exists()
+    assert not broken.exists()
+    assert stranger.exists()
+    told = read(completed)
+    # The last second may not have reached the disk.
+    assert 120 <= len(told["pictures"]) <= 150
+    assert told["keys"] == [0, 2, 4]
+    assert len(told["sound"]) > 200
+
+
+def test_every_picture_is_out_before_the_next_comes(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    feed, sink = Feed(tmp_path, 2), Fanout([PipeOutput("mpegts", writer)])
+    received = b""
+    with opened(sink, feed):
+        for index in range(25):
+            feed.give(sink, 1 / RATE)
+            until(lambda index=index: sink.states[0].pictures == index + 1)
+            received += os.read(reader, 1 << 16)
+            with av.open(io.BytesIO(received), format="mpegts") as container:
+                packets = [packet for packet in container.demux(video=0) if packet.size]
+            assert len(packets) == index + 1
+    os.close(reader)
+    os.close(writer)
+
+
+def test_sound_comes_in_order_and_never_more_than_a_packet_ahead(tmp_path: Path) -> None:
+    given: list[EncodedPacket] = []
+
+    class Listener(FileOutput):
+        def write(self, packet: EncodedPacket) -> None:
+            given.append(packet)
+
+    feed, sink = Feed(tmp_path, 3), Fanout([Listener(tmp_path / "out.nut")])
+    with opened(sink, feed):
+        feed.give(sink)
+    assert sum(packet.track == "video" for packet in given) == 75
+    sound = [packet.dts for packet in given if packet.track != "video"]
+    assert sound == sorted(sound)
+    heard = 0
+    for packet in given:
+        if packet.track == "video":
+            due = sum(dts <= packet.dts for dts in sound)
+            assert due <= heard <= due + 1
+        heard += packet.track != "video"
 
 
 def test_recordings_of_the_same_moment_get_a_number(tmp_path: Path) -> None:
@@ -198,8 +274,6 @@ def test_raw_pictures_keep_the_time_by_being_repeated(tmp_path: Path) -> None:
     received: list[bytes] = []
     thread = threading.Thread(target=lambda: received.append(Path(f"/proc/self/fd/{reader}").read_bytes()))
     thread.start()
-    from gpenvid.media.sinks.screen import RawOutput
-
     output, feed = RawOutput(writer), Feed(tmp_path, 1, None)
     output.open(feed.streams)
     for index in (0, 1, 4, 5):  # 2 and 3 never came
@@ -217,8 +291,6 @@ def test_raw_pictures_keep_the_time_by_being_repeated(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_ends_its_output_and_no_other(tmp_path: Path) -> None:
-    from gpenvid.media.sinks.files import FileOutput, PipeOutput
-
     reader, writer = os.pipe()
     feed, sink = Feed(tmp_path, 4), Fanout([PipeOutput("mpegts", writer), FileOutput(tmp_path / "out.mkv")])
     with opened(sink, feed):
@@ -234,8 +306,6 @@ def test_a_reader_that_goes_ends_its_output_and_no_other(tmp_path: Path) -> None
 
 
 def test_when_every_output_failed_the_sink_has(tmp_path: Path) -> None:
-    from gpenvid.media.sinks.files import PipeOutput
-
     reader, writer = os.pipe()
     os.close(reader)
     feed, sink = Feed(tmp_path, 4), Fanout([PipeOutput("mpegts", writer)])
@@ -249,9 +319,6 @@ def test_when_every_output_failed_the_sink_has(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_sleeps_costs_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpenvid.media.sinks import lane
-    from gpenvid.media.sinks.files import FileOutput, PipeOutput
-
     monkeypatch.setattr(lane, "PACKETS", 20)
     monkeypatch.setattr(lane, "CLOSING", 0.2)
     reader, writer = os.pipe()
@@ -314,8 +381,6 @@ def test_a_codec_that_an_output_cannot_carry_is_refused(tmp_path: Path, codec: s
 
 
 def test_odd_pictures_are_scaled_and_that_is_said(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     feed = Feed(tmp_path, 1, None)
     feed.streams = replace(feed.streams, width=161, height=121)
     sink = choose_sink([str(tmp_path / "out.mkv")])

@@ -71,6 +71,16 @@ class Target:
         self.part.unlink(missing_ok=True)
 
 
+def leftovers(folder: Path) -> list[tuple[Path, Path]]:
+    """What processes that are gone left behind in this folder and those below it: the part, and what it was to be."""
+    found = []
+    for part in folder.rglob(".part-*-*"):
+        _, pid, name = part.name.split("-", 2)
+        if not alive(pid):
+            found.append((part, part.with_name(name)))
+    return sorted(found)
+
+
 def alive(pid: str) -> bool:
     """Whether a process of that number runs; what is no number belongs to nobody who could be asked."""
     if not pid.isdigit() or os.name == "nt":

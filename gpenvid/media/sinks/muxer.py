@@ -108,8 +108,7 @@ def complete(part: Path, path: Path, format: str) -> bool:
 
     Raises MediaError if the new file can't be written.
     """
-    target = Target(path)
-    target.claim()
+    target = Target(path)  # not claimed, for that would remove the part
     written = 0
     try:
         with (

@@ -48,6 +48,10 @@ class Recordings:
         self._pattern = Path(pattern)
         self.format = FORMATS[file_format(self._pattern)]
         self._options = options
+        # So that all but the last second is on the disk, should the process die.
+        self._written = self.format.options | {"flush_packets": "1"}
+        if self.format.name == "matroska":
+            self._written |= {"cluster_time_limit": "1000"}
         self._segment = round(options.segment / TIME_BASE)
         self._now = now
         fixed = next(i for i, part in enumerate(self._pattern.parts) if "%" in part)
@@ -64,10 +68,9 @@ class Recordings:
     def open(self, tracks: Sequence[Track]) -> None:
         """Get ready; a file begins with the first key picture. Raises MediaError."""
         self._tracks = tracks
-        for part in leftovers(self._root):
-            name = part.name.split("-", 2)[2]
-            if self._ours.fullmatch(part.with_name(name).relative_to(self._root).as_posix()):
-                complete(part, part.with_name(name), self.format.name)
+        for part, path in leftovers(self._root):
+            if self._ours.fullmatch(path.relative_to(self._root).as_posix()):
+                complete(part, path, self.format.name)
 
     def write(self, packet: EncodedPacket) -> None:
         """Add a packet, to a new file if it is time for one. Raises MediaError; then the file that was open is gone."""
@@ -125,7 +128,7 @@ class Recordings:
         self._target = Target(free)
         self._target.claim()
         self._began = packet.dts
-        self._muxer = Muxer(f"file:{self._target.part}", str(free), self.format.name, self._tracks, self.format.options)
+        self._muxer = Muxer(f"file:{self._target.part}", str(free), self.format.name, self._tracks, self._written)
 
     def _retain(self) -> None:
         """Delete the oldest files beyond the limits of number, age and size; folders that this empties go too."""
