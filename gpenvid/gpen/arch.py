@@ -21,12 +21,12 @@ from gpenvid.gpen.ops import (
     ModulatedConv2d,
     ModulatedProjection,
     PixelNorm,
-    Prepared,
     Upsample,
     join,
     minibatch_deviation,
     normal,
 )
+from gpenvid.gpen.prepared import Prepared
 
 SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 """Resolutions that a network can have; those below 128 serve tests rather than faces."""
@@ -91,9 +91,10 @@ class FeatureInjection(nn.Module):
 class StyledConv(nn.Module):
     """Modulated 3 x 3 convolution, feature injection, bias and activation; gives twice `outputs` channels."""
 
-    def __init__(self, inputs: int, outputs: int, style_dim: int, *, upsample: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, style_dim: int, *, size: int = 0, upsample: bool = False) -> None:
+        """size: H' and W', as far as known; see ModulatedConv2d."""
         super().__init__()
-        self.conv = ModulatedConv2d(inputs, outputs, style_dim, upsample=upsample)
+        self.conv = ModulatedConv2d(inputs, outputs, style_dim, size=size, upsample=upsample)
         self.noise = FeatureInjection()
         self.activate = FusedLeakyReLU(2 * outputs)
 
@@ -139,8 +140,8 @@ class Generator(nn.Module):
         inputs = 2 * channels(4)
         for resolution in architecture.resolutions[1:]:
             outputs = channels(resolution)
-            self.convs.append(StyledConv(inputs, outputs, style_dim, upsample=True))
-            self.convs.append(StyledConv(2 * outputs, outputs, style_dim))
+            self.convs.append(StyledConv(inputs, outputs, style_dim, size=resolution, upsample=True))
+            self.convs.append(StyledConv(2 * outputs, outputs, style_dim, size=resolution))
             self.to_rgbs.append(ToRGB(2 * outputs, style_dim))
             inputs = 2 * outputs
 

@@ -9,21 +9,21 @@ multiplied by 1 / sqrt(fan in) when used), so official state dicts load as they 
 * The gain of an activation is moved into the multiplications before it: leaky_relu(x) g = leaky_relu(x g) for g > 0.
 * Without autograd, activations are worked on in place where nobody else reads them: on a CPU, fresh memory costs
   as much as the arithmetic.
+* On a CPU, without autograd, wide convolutions go by Winograd's way.
 
-Parameters stay float32; activations may be float16 or bfloat16. Then a convolution's weights are brought to a fixed
-L1 norm per output, so that no sum of products can overflow, and the norm is multiplied back afterwards.
+What is derived from the parameters, and how half precision is kept from overflowing, is in `prepared`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gpenvid.gpen import winograd
+from gpenvid.gpen.prepared import HALF_CLAMP, HALF_NORM, TINY, Prepared, Weight, bounded, is_half
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial low-pass of StyleGAN2, before normalisation."""
@@ -31,22 +31,15 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 SLOPE = 0.2
 GAIN = math.sqrt(2.0)
 
-HALF_NORM = 32.0
-"""L1 norm of half precision weights: no output exceeds 32 times the largest input."""
-
-HALF_CLAMP = 1024.0
-"""Bound of half precision activations; 32 * 1024 lies within the range of float16."""
-
-TINY = 1e-12
-
-
-def is_half(dtype: torch.dtype) -> bool:
-    """Whether activations of this type need bounded arithmetic."""
-    return dtype in (torch.float16, torch.bfloat16)
-
 
 def _out_of_place() -> bool:
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+def _exporting() -> bool:
+    """Whether the network is being recorded for another engine, which has ways of its own to be fast."""
+    exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return exporting or torch.jit.is_tracing()
 
 
 def binomial_kernel(gain: float = 1.0) -> Tensor:
@@ -134,72 +127,6 @@ class Upsample(nn.Module):
         return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=channels)
 
 
-class Weight(NamedTuple):
-    """What a convolution derives from its parameters.
-
-    tensor: (O, I, k, k), or (I, O, k, k) for a transposed one, in the activations' type; norm: (O,) or (1,), by which
-    the outputs must be multiplied; energy: (O, I), sum over the taps of the squared parameters (modulated only).
-    """
-
-    tensor: Tensor
-    norm: Tensor
-    energy: Tensor
-
-
-class Prepared(nn.Module, ABC):
-    """A layer that can derive its weights once and keep them, for as long as the parameters don't change.
-
-    What is kept moves with the module between devices and isn't part of the state dict. It is dropped by `train()`
-    and by loading a state dict; whoever changes parameters otherwise calls `prepare` again.
-    """
-
-    weight: nn.Parameter
-    prepared_tensor: Tensor | None
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in Weight._fields:
-            self.register_buffer(f"prepared_{name}", None, persistent=False)
-
-    @abstractmethod
-    def derive(self, dtype: torch.dtype) -> Weight:
-        """The weights for activations of this type, differentiable."""
-
-    def prepare(self, dtype: torch.dtype | None) -> None:
-        """Keep the weights for activations of this type; None forgets them."""
-        with torch.no_grad():
-            derived = (
-                Weight(*(t.clone(memory_format=torch.preserve_format) for t in self.derive(dtype))) if dtype else None
-            )
-        for name in Weight._fields:
-            setattr(self, f"prepared_{name}", getattr(derived, name, None))
-
-    def weights(self, dtype: torch.dtype) -> Weight:
-        """The weights kept, or derived now: always so when gradients must reach the parameters."""
-        kept = self.prepared_tensor
-        if kept is None or kept.dtype != dtype or (torch.is_grad_enabled() and self.weight.requires_grad):
-            return self.derive(dtype)
-        return Weight(*(getattr(self, f"prepared_{name}") for name in Weight._fields))
-
-    def train(self, mode: bool = True) -> Prepared:
-        """Training changes the parameters: forget what was derived from them."""
-        if mode:
-            self.prepare(None)
-        return super().train(mode)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], *args: Any) -> None:
-        self.prepare(None)
-        super()._load_from_state_dict(state_dict, *args)
-
-
-def _bounded(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(O, I, k, k) in another type, and what to multiply the outputs by: all ones unless it is a half type."""
-    if not is_half(dtype):
-        return weight, weight.new_ones(1)
-    norm = weight.abs().sum(dim=(1, 2, 3)).clamp(min=TINY) / HALF_NORM
-    return (weight / norm[:, None, None, None]).to(dtype), norm
-
-
 class EqualConv2d(Prepared):
     """Convolution with equalised learning rate; `gain` multiplies weights and bias."""
 
@@ -269,9 +196,14 @@ class ModulatedConv2d(Prepared):
     conv(x, w s) d = d conv(x s, w), where d = 1 / sqrt(sum over inputs and taps of (w s)^2) undoes the change of scale.
     """
 
-    def __init__(self, inputs: int, outputs: int, style_dim: int, *, upsample: bool = False) -> None:
+    prepared_winograd: Tensor | None
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int, *, size: int = 0, upsample: bool = False) -> None:
+        """size: height and width of the feature maps, as far as known; it decides on the way, not on the result."""
         super().__init__()
         self.weight = nn.Parameter(normal(1, outputs, inputs, 3, 3))
+        self.register_buffer("prepared_winograd", None, persistent=False)
+        self.winograd = not upsample and winograd.pays(inputs, outputs, size)
         self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
         self.scale = 1 / math.sqrt(inputs * 9)
         self.blur = Blur(1, gain=4.0) if upsample else None
@@ -279,9 +211,15 @@ class ModulatedConv2d(Prepared):
     def derive(self, dtype: torch.dtype) -> Weight:
         """See Weight."""
         weight = self.weight[0]
-        tensor, norm = _bounded(weight, dtype)
+        tensor, norm = bounded(weight, dtype)
         tensor = tensor if self.blur is None else tensor.transpose(0, 1)
         return Weight(tensor.contiguous(memory_format=torch.channels_last), norm, weight.square().sum(dim=(2, 3)))
+
+    def prepare(self, dtype: torch.dtype | None) -> None:
+        """See Prepared.prepare."""
+        super().prepare(dtype)
+        kept = self.winograd and dtype == torch.float32 and self.weight.device.type == "cpu"
+        self.prepared_winograd = winograd.transform_weight(self.weight.detach()[0]) if kept else None
 
     def forward(self, x: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
         """x: (N, inputs, H, W), overwritten when autograd is off; style: (N, style_dim).
@@ -298,7 +236,10 @@ class ModulatedConv2d(Prepared):
         scales = scales.to(x.dtype)[:, :, None, None]
         x = x * scales if _out_of_place() else x.mul_(scales)
         if self.blur is None:
-            return F.conv2d(x, weight, padding=1), gains
+            transformed = self.prepared_winograd
+            if transformed is None or x.dtype != transformed.dtype or torch.is_grad_enabled() or _exporting():
+                return F.conv2d(x, weight, padding=1), gains
+            return winograd.convolve(x, transformed), gains
         return self.blur(F.conv_transpose2d(x, weight, stride=2)), gains
 
 
