@@ -16,6 +16,7 @@ examples:
   gpenvid bench pipeline                      a film with two faces, against facexlib picture by picture
   gpenvid bench tracking --json tracking.json
   gpenvid bench restorer                      time a face of every engine on this CPU
+  gpenvid bench restorer --against HEAD~5     this tree's figures over those of an earlier revision
   gpenvid bench restorer --device cuda        faces a second, and how exact half precision is, on this GPU
 """
 
@@ -25,6 +26,7 @@ def add_to(commands: Any) -> None:
     command = add_command(commands, "bench", "measure as ratios against a baseline in the same run", EXAMPLES)
     command.add_argument("what", choices=("latency", "media", "memory", "pipeline", "restorer", "tracking"))
     command.add_argument("--device", help="restorer: cpu, cuda or cuda:N (default cpu)")
+    command.add_argument("--against", metavar="REV", help="run this tree and a git revision in turns, print ratios")
     command.add_argument("--json", metavar="FILE", help="also write the tables as JSON")
     command.set_defaults(run=run)
 
@@ -35,7 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.device and arguments.what != "restorer":
         raise OptionsError(f"--device {arguments.device}: is for `gpenvid bench restorer`")
-    tables = bench.run(arguments.what, **({"device": arguments.device} if arguments.device else {}))
+    if arguments.against:
+        from gpenvid.bench import against
+
+        words = [arguments.what, *(("--device", arguments.device) if arguments.device else ())]
+        tables = against.run(words, arguments.against)
+    else:
+        tables = bench.run(arguments.what, **({"device": arguments.device} if arguments.device else {}))
     for table in tables:
         print(table.text() + "\n")
     if arguments.json:
