@@ -65,7 +65,7 @@ def ratios(earlier: list[Tables], now: list[Tables], revision: str) -> list[Tabl
     then, today = _figures(earlier), _figures(now)
     for title, rows in today.items():
         known = then.get(title, {})
-        columns = [name for name in dict.fromkeys(n for row in rows.values() for n in row)]
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
         both = {words: row for words, row in rows.items() if words in known}
         if not both or not columns:
             continue
