@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from gpenvid.bench.restorer import extremes
 from gpenvid.gpen.arch import Architecture, Discriminator, FullGenerator, StyledConv
+from gpenvid.gpen.checkpoint import load_generator
+from gpenvid.weights import shipped
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = Architecture(size=64, channel_multiplier=1, narrow=0.0625, n_mlp=3, style_dim=64)
@@ -146,6 +150,20 @@ def test_half_precision_stays_close(tiny: FullGenerator, dtype: torch.dtype, tol
         result = network(x)
     assert result.dtype == torch.float32
     assert (result - y).abs().max() < tolerance * y.abs().max()
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 60), (torch.bfloat16, 45)])
+def test_the_shipped_model_in_half_precision(dtype: torch.dtype, least: float) -> None:
+    """Black, white, gray, saturated and noisy pictures: nothing overflows, and pixels are nearly the same."""
+    path = shipped("weights") / "gpen-lite.pth"
+    full, half = load_generator(path).prepare(), load_generator(path).prepare(dtype)
+    for pictures in extremes(full.size, 1).values():
+        with torch.inference_mode():
+            x = pictures(0)
+            exact, result = full(x), half(x)
+        assert result.isfinite().all()
+        peak = max(2.0, (exact.max() - exact.min()).item())
+        assert 20 * math.log10(peak) - 10 * math.log10((result - exact).square().mean().item()) > least
 
 
 def test_large_styles_and_weights_do_not_overflow_half_precision(tiny: FullGenerator) -> None:

@@ -39,7 +39,7 @@ def _out_of_place() -> bool:
 def _exporting() -> bool:
     """Whether the network is being recorded for another engine, which has ways of its own to be fast."""
     exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-    return exporting or torch.jit.is_tracing()
+    return exporting or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def binomial_kernel(gain: float = 1.0) -> Tensor:

@@ -71,7 +71,7 @@ def convolve(x: Tensor, transformed: Tensor) -> Tensor:
     together = max(1, TOGETHER // (rows * columns))
     if count <= together:
         return _convolve(x, transformed)
-    return torch.cat([_convolve(part, transformed) for part in x.split(together)])
+    return torch.cat([_convolve(part, transformed) for part in torch.split(x, together)])
 
 
 def _convolve(x: Tensor, transformed: Tensor) -> Tensor:
