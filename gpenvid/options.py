@@ -30,10 +30,15 @@ def _require(condition: bool, name: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReaderOptions:
-    """What part of the input is read."""
+    """What part of the input is read, and by what it is decoded."""
 
     start: float | None = option(None, "skip what lies before this time (seconds or [HH:]MM:SS[.mmm])", metavar="TIME")
     end: float | None = option(None, "stop at this time (seconds or [HH:]MM:SS[.mmm])", metavar="TIME")
+    hwaccel: str = option(
+        "none",
+        "decode on a graphics card: auto takes one that is there, if any",
+        choices=("none", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"),
+    )
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""

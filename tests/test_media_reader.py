@@ -302,3 +302,20 @@ def test_the_limits_of_reader_options() -> None:
         ReaderOptions(start=-1)
     with pytest.raises(ValueError, match="--end 1"):
         ReaderOptions(start=2, end=1)
+
+
+def test_a_graphics_card_that_isnt_there(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", Clip(count=3))
+    with Reader(path) as plain, Reader(path, ReaderOptions(hwaccel="auto")) as auto:
+        # Where there is a card it decodes to the same samples, if in another order.
+        assert [bytes(f.reformat(format="yuv420p").planes[0]) for f in auto.pictures()] == [
+            bytes(f.planes[0]) for f in plain.pictures()
+        ]
+    with (
+        pytest.raises(MediaError, match="--hwaccel d3d11va: can't be used here"),
+        Reader(path, ReaderOptions(hwaccel="d3d11va")),
+    ):
+        pass
+    (tmp_path / "b.mp4").write_text("nothing")
+    with pytest.raises(MediaError, match="not a media file"):
+        Reader(tmp_path / "b.mp4", ReaderOptions(hwaccel="auto"))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import av
 import av.logging
+from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -79,10 +80,12 @@ class MediaInfo:
     streams: tuple[StreamInfo, ...]
 
 
-def open_input(path: Path) -> InputContainer:
+def open_input(path: Path, hwaccel: str = "none") -> InputContainer:
     """Open a local file for reading.
 
-    Raises MediaError if it is missing, a directory, not permitted or no media.
+    hwaccel: what decodes, FFmpeg's word for it; `auto` for a graphics card if one is there, else the processor. What
+    the card can't decode, the processor does.
+    Raises MediaError if it is missing, a directory, not permitted or no media, or there is no such card.
     """
     if path.is_dir():
         raise MediaError(f"{path}: is a directory, not a media file")
@@ -92,11 +95,26 @@ def open_input(path: Path) -> InputContainer:
         if path.is_file() and path.stat().st_size == 0:
             raise MediaError(f"{path}: is empty")
         # The prefix keeps a name such as "a:b.mp4" from being taken for a protocol.
-        return av.open(f"file:{path}", "r", metadata_errors="replace")
+        url = f"file:{path}"
+        for kind in hwdevices_available() if hwaccel == "auto" else [hwaccel] if hwaccel != "none" else []:
+            try:
+                return av.open(url, "r", metadata_errors="replace", hwaccel=HWAccel(kind, allow_software_fallback=True))
+            except (av.error.FFmpegError, ValueError) as error:
+                if hwaccel != "auto" and _opens(url):
+                    raise MediaError(f"--hwaccel {kind}: can't be used here; use auto or none") from error
+        return av.open(url, "r", metadata_errors="replace")
     except av.error.PermissionError as error:
         raise MediaError(f"{path}: not permitted to read it") from error
     except (av.error.FFmpegError, ValueError) as error:
         raise MediaError(f"{path}: not a media file that can be read ({_reason(error)})") from error
+
+
+def _opens(url: str) -> bool:
+    try:
+        av.open(url).close()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def picture_stream(container: InputContainer, path: Path) -> VideoStream:

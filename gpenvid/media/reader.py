@@ -128,7 +128,7 @@ class Reader:
         self._note_losses(whole=first is None)
 
     def _open(self) -> InputContainer:
-        container = open_input(self.path)
+        container = open_input(self.path, self.options.hwaccel)
         if self._seek_to is not None:
             stream = picture_stream(container, self.path)
             assert stream.time_base is not None
