@@ -137,6 +137,7 @@ def test_mpegts_over_udp(tmp_path: Path, scheme: str) -> None:
     command += ["-frames:v", "30", "-c", "copy", str(received)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as receiver:
         feed, sink = Feed(tmp_path, 40), choose_sink([url], options=SinkOptions(keyframes=1))
+        assert sink.name == url
         with opened(sink, feed):
             while receiver.poll() is None and feed.count < 1000:
                 feed.give(sink, 0.2, pace=0.02)

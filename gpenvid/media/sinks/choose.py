@@ -81,7 +81,7 @@ def _network_output(word: str, options: SinkOptions) -> NetworkOutput:
     if format == "rtsp":
         return NetworkOutput(word, format, {"rtsp_transport": options.publish_transport})
     if scheme == "udp" and "pkt_size=" not in word:
-        word += f"{'&' if '?' in word else '?'}pkt_size={_TS_IN_A_DATAGRAM}"
+        return NetworkOutput(f"{word}{'&' if '?' in word else '?'}pkt_size={_TS_IN_A_DATAGRAM}", format, name=word)
     return NetworkOutput(word, format)
 
 

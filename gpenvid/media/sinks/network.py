@@ -22,9 +22,9 @@ class NetworkOutput:
     reopens = True
     live = True
 
-    def __init__(self, url: str, format: str, options: dict[str, str] | None = None) -> None:
-        """url: as FFmpeg takes it. format: a key of FORMATS."""
-        self.name = redacted(url)
+    def __init__(self, url: str, format: str, options: dict[str, str] | None = None, *, name: str = "") -> None:
+        """url: as FFmpeg takes it. format: a key of FORMATS. name: what the user called it, if that is another."""
+        self.name = redacted(name or url)
         self.format = FORMATS[format]
         self._url = url
         self._options = {**live_options(self.format), **(options or {})}
