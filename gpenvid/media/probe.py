@@ -98,6 +98,8 @@ def open_input(path: Path, hwaccel: str = "none") -> InputContainer:
         url = f"file:{path}"
         for kind in hwdevices_available() if hwaccel == "auto" else [hwaccel] if hwaccel != "none" else []:
             try:
+                if kind not in hwdevices_available():
+                    raise ValueError(f"FFmpeg is built without {kind}")
                 return av.open(url, "r", metadata_errors="replace", hwaccel=HWAccel(kind, allow_software_fallback=True))
             except (av.error.FFmpegError, ValueError) as error:
                 if hwaccel != "auto" and _opens(url):
