@@ -1,0 +1,197 @@
+"""What only shows over time: memory, threads, drift between picture and sound, hundreds of outages.
+
+Not part of the ordinary run: `pytest -m long`. $GPENVID_LONG_SECONDS (600) and $GPENVID_LONG_OUTAGES (200) shorten it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+from av.stream import Stream
+from fakes import PaintRestorer
+from live_run import NETWORKS, accounted, run, running
+from live_sink import GatheringSink
+from rtsp_camera import Camera, CameraServer, painted
+from test_live_peers import AAC, H264
+from test_sinks_network import WITH_SOUND, rtsp_server
+
+from gpenvid.media.sinks import TIME_BASE, LiveStreams
+from gpenvid.session import CameraSpec, live_cameras
+
+pytestmark = pytest.mark.long
+
+SECONDS = float(os.environ.get("GPENVID_LONG_SECONDS", "600"))
+OUTAGES = int(os.environ.get("GPENVID_LONG_OUTAGES", "200"))
+SERVER = """
+import sys
+sys.path.insert(0, {tests!r})
+from rtsp_camera import Camera, CameraServer
+with CameraServer(Camera(rate=10)) as server:
+    print(server.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Show a figure, whatever becomes of the test."""
+
+    def write(line: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{line}\n")
+
+    return write
+
+
+class MeasuringSink:
+    """Keeps the extremes of what comes, nothing else. Offsets: session time less the time written into it, seconds."""
+
+    name = "measuring"
+
+    def __init__(self) -> None:
+        self.pictures = self.packets = 0
+        self.shown: list[float] = []
+        self.heard: list[float] = []
+
+    def open(self, streams: LiveStreams) -> None:
+        pass
+
+    def video(self, frame: av.VideoFrame) -> None:
+        self.pictures += 1
+        if self.pictures > 20:
+            offset = float(frame.pts * TIME_BASE) - painted(frame.to_ndarray(format="rgb24")) / 1000
+            self.shown = [min([offset, *self.shown]), max([offset, *self.shown])]
+
+    def packet(self, packet: av.Packet[Stream]) -> None:
+        self.packets += 1
+        offset = float(packet.pts * TIME_BASE) - struct.unpack(">I", bytes(packet)[:4])[0] / 1000
+        self.heard = [min([offset, *self.heard]), max([offset, *self.heard])]
+
+    def close(self) -> None:
+        pass
+
+
+def resident() -> int:
+    """Bytes of memory that this process has resident."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str], None]) -> None:
+    received, sink = tmp_path / "received.ts", MeasuringSink()
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER.format(tests=str(Path(__file__).parent))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None and server.stdin is not None
+    samples: list[tuple[float, int, int]] = []
+    stop, began = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        while not stop.wait(1):
+            samples.append((time.monotonic() - began, resident(), threading.active_count()))
+
+    with rtsp_server(f"play:/camera:{H264} {AAC}", WITH_SOUND.format(received)) as port:
+        own = f"rtsp://127.0.0.1:{int(server.stdout.readline())}/camera"
+        base = f"rtsp://127.0.0.1:{port}"
+        specs = [
+            CameraSpec(name="own", source=own, sink=sink),
+            CameraSpec(name="published", source=f"{base}/camera", outputs=(f"{base}/cam",)),
+        ]
+        watching = threading.Thread(target=watch)
+        watching.start()
+        networks = NETWORKS | {"restorer": PaintRestorer()}
+        report = live_cameras(specs, **networks, duration=SECONDS)
+        stop.set()
+        watching.join()
+    server.stdin.close()
+    server.wait(10)
+    accounted(report)
+    for camera in report.cameras:
+        assert camera.error is None
+        assert camera.received["connections"] == 1
+        assert camera.latency["p99"] is not None
+        tell(f"{camera.name}: {camera.pictures} {camera.received} {camera.latency} {camera.outputs}")
+    warm = [each for each in samples if each[0] > min(60.0, SECONDS / 3)]
+    growth = max(size for _, size, _ in warm[-5:]) - max(size for _, size, _ in warm[:5])
+    threads = Counter(count for _, _, count in warm)
+    tell(f"{sink.pictures} pictures, {sink.packets} packets of sound; memory {growth / 1e6:+.2f} MB; threads {threads}")
+    tell(f"offsets of pictures {sink.shown}, of sound {sink.heard}")
+    assert growth < 10_000_000
+    assert len({count for _, _, count in warm[:-3]}) == 1
+    assert max(sink.shown[1] - sink.heard[0], sink.heard[1] - sink.shown[0]) < 0.04
+    with av.open(str(received)) as container:
+        ends = {"video": [0.0, 0.0], "audio": [0.0, 0.0]}
+        for packet in container.demux():
+            if packet.pts is not None:
+                now = float(packet.pts * packet.time_base)
+                ends[packet.stream.type] = [ends[packet.stream.type][0] or now, now]
+    spans = {kind: b - a for kind, (a, b) in ends.items()}
+    tell(f"received: {spans}")
+    assert abs(spans["video"] - spans["audio"]) < 0.7
+
+
+def test_no_outage_is_the_last(tell: Callable[[str], None]) -> None:
+    chance, sink, took = random.Random(1), GatheringSink(), []
+    kinds: Counter[str] = Counter()
+    with CameraServer(Camera(rate=10)) as server, running(run, server.url, sink, stall=1.0) as end:
+        camera = server.camera
+        sink.wait_for(5)
+        for _ in range(OUTAGES):
+            kind = chance.choice(["dies", "dies", "silent", "torn", "hangs"])
+            kinds[kind] += 1
+            time.sleep(chance.uniform(0, 0.5))
+            since = camera.connections
+            if kind == "dies":
+                server.stop()
+                time.sleep(chance.uniform(0, 1.5))
+                server.start()
+            elif kind == "hangs":
+                (child,) = _children()[-1:]
+                os.kill(child, signal.SIGSTOP)
+            else:
+                setattr(camera, "silent_after" if kind == "silent" else "reset_after", 0)
+                deadline = time.monotonic() + 30
+                while camera.connections == since and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                camera.silent_after = camera.reset_after = None
+            back = time.monotonic()
+            with sink.came:
+                assert sink.came.wait_for(lambda back=back: sink.pictures[-1].taken / 1000 > back, 30), kind
+            if kind == "dies":
+                took.append(time.monotonic() - back)
+            del sink.pictures[:-1], sink.sound[:-1]
+        report = end()
+    received = report.cameras[0].received
+    took.sort()
+    tell(f"{dict(kinds)}: {received}; again after p50 {took[len(took) // 2]:.2f} s, max {took[-1]:.2f} s")
+    assert report.cameras[0].error is None
+    assert received["losses"] >= OUTAGES / 2
+    assert took[int(len(took) * 0.9)] < 1
+
+
+def _children() -> list[int]:
+    """The demuxers of this process, youngest last."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == os.getpid() and b"gpenvid.media.demux" in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return sorted(found)
