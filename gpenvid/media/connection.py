@@ -39,10 +39,14 @@ class BrokenError(GpenvidError):
 
 
 class Connection:
-    """A child process with a source. It is started early, so that only talking is left to do when `open` is called."""
+    """A child process with a source. It is started early, so that only talking is left to do when `open` is called.
+
+    `idle` is True while it waits for an order: before the first, and when it has said itself how one ended.
+    """
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.idle = True
         self._damaged = 0
         self.rate: Fraction | None = None
         self.answer: bool | None = None
@@ -70,6 +74,9 @@ class Connection:
     def open(self, limit: float) -> None:
         """Have the child open the source. limit: seconds of silence after which it may end itself, 0 for never."""
         address = self.address
+        self.idle = False
+        self._header = None
+        self._arrivals.clear()
         try:
             self._pipe.send(Order(address.target, address.format, address.options, address.paced, limit))
         except OSError as error:
@@ -85,6 +92,7 @@ class Connection:
         except (EOFError, OSError) as error:
             raise BrokenError("its demuxer died") from error
         if isinstance(message, Ended):
+            self.idle = True
             if not message.error:
                 raise EOFError
             raise BrokenError(message.error, final=message.final, absent=message.absent)

@@ -114,15 +114,18 @@ Message = Opened | Received | Unreadable | Ended | Answer
 
 
 def main() -> None:
-    """Wait for the order on the socket named on the command line, carry it out, say how it ended, and exit."""
+    """Carry out order after order from the socket named on the command line; exit when it closes or None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then hangs up
     connection = Connection(int(sys.argv[1]))
     av.logging.set_level(None)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while isinstance(message := connection.recv(), Knock):
-            connection.send(Answer(message.address.there()))
-        if message is not None:
-            connection.send(_run(message, connection))
+        while (message := connection.recv()) is not None:
+            if isinstance(message, Knock):
+                connection.send(Answer(message.address.there()))
+            else:
+                ended = _run(message, connection)
+                _rearm(0)
+                connection.send(ended)
     os._exit(0)  # FFmpeg's own clean-up must not be what hangs
 
 

@@ -125,21 +125,26 @@ class LiveSource:
         Raises MediaError where it is of no use to try again: when a password is refused or an address makes no sense
         before the first picture, when a file or pipe holds no picture, and when the source is lost with `hold` off.
         """
-        while not self._over():
-            connection = Connection(self.address)
-            try:
-                yield from self._wait(connection)
-                if self._over():
-                    break
-                self.counts.attempts += 1
-                yield from self._session(connection)
-            except (BrokenError, EOFError) as end:
-                connection.kill()
-                if self._ended(end):
-                    break
-            finally:
+        connection: Connection | None = None
+        try:
+            while not self._over():
+                connection = connection or Connection(self.address)
+                try:
+                    yield from self._wait(connection)
+                    if self._over():
+                        break
+                    self.counts.attempts += 1
+                    yield from self._session(connection)
+                except (BrokenError, EOFError) as end:
+                    if not connection.idle:
+                        connection.kill()
+                        connection = None
+                    if self._ended(end):
+                        break
+        finally:
+            if connection is not None:
                 connection.hang_up()
-        self.state = "ended"
+            self.state = "ended"
 
     def _over(self) -> bool:
         late = self._duration is not None and not self.address.ends and self._now() >= self._duration * _SECOND
