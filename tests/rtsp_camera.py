@@ -78,6 +78,7 @@ class Camera:
     key_every: int = 5
     seed: int = 0
     connections: int = field(default=0, init=False)
+    refused: int = field(default=0, init=False)
     sent: int = field(default=0, init=False)
 
 
@@ -176,6 +177,7 @@ class CameraServer:
         if method == "OPTIONS":
             return "200 OK", ["Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER"], ""
         if camera.missing:
+            camera.refused += 1
             return "404 Not Found", [], ""
         if camera.credentials is not None:
             wanted = base64.b64encode(":".join(camera.credentials).encode()).decode()

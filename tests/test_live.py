@@ -174,7 +174,7 @@ def test_a_wrong_password_is_tried_once_and_not_told(capfd: pytest.CaptureFixtur
 def test_the_right_password_opens() -> None:
     sink = GatheringSink()
     with CameraServer(Camera(credentials=("user", "right"))) as server:
-        report = run(server.url.replace("//", "//user:right@"), sink, duration=1.0)
+        report = pictures(server.url.replace("//", "//user:right@"), sink, 3)
     assert sink.pictures
     assert "right" not in report.to_json()
 
@@ -182,7 +182,8 @@ def test_the_right_password_opens() -> None:
 def test_what_is_not_there_yet_is_waited_for() -> None:
     sink = GatheringSink()
     with CameraServer(Camera(missing=True)) as server, running(run, server.url, sink) as end:
-        time.sleep(0.8)
+        while not server.camera.refused:
+            time.sleep(0.02)
         assert sink.calls == []
         server.camera.missing = False
         sink.wait_for(5)
@@ -193,9 +194,9 @@ def test_a_session_without_a_picture_ends_when_its_time_is_over_and_is_an_error(
     sink = GatheringSink()
     with CameraServer(Camera(missing=True)) as server:
         began = time.monotonic()
-        with pytest.raises(MediaError, match=r"no picture came: .*404"):
+        with pytest.raises(MediaError, match="no picture came"):
             run(server.url, sink, duration=1.0)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9
     assert sink.calls == []
 
 
@@ -291,7 +292,7 @@ def test_the_faces_of_all_cameras_are_restored_in_one_batch() -> None:
 def test_the_report_is_written_and_holds_no_secret(tmp_path: Path) -> None:
     sink = GatheringSink()
     with CameraServer(Camera(credentials=("user", "s3cret"))) as server:
-        run(server.url.replace("//", "//user:s3cret@"), sink, duration=1.0, report=tmp_path / "report.json")
+        pictures(server.url.replace("//", "//user:s3cret@"), sink, 3, report=tmp_path / "report.json")
     text = (tmp_path / "report.json").read_text()
     assert "s3cret" not in text
     told = json.loads(text)

@@ -86,7 +86,7 @@ def test_rtsp_is_pulled_and_published(tmp_path: Path) -> None:
 
 def test_the_wrong_path_is_told_and_tried_again() -> None:
     with rtsp_server(f"play:/camera:{H264}") as port, pytest.raises(MediaError, match=r"no picture came: .*404"):
-        live(f"rtsp://127.0.0.1:{port}/nothing", sink=GatheringSink(), **STUBS, duration=1.0)
+        live(f"rtsp://127.0.0.1:{port}/nothing", sink=GatheringSink(), **STUBS, duration=4.0)
 
 
 def test_a_refused_password_ends_it() -> None:
@@ -94,7 +94,7 @@ def test_a_refused_password_ends_it() -> None:
         rtsp_server(f"play:/camera:{H264}", login="bob:right") as port,
         pytest.raises(MediaError, match="401") as error,
     ):
-        live(f"rtsp://bob:wr0ng@127.0.0.1:{port}/camera", sink=GatheringSink(), **STUBS, duration=9.0)
+        live(f"rtsp://bob:wr0ng@127.0.0.1:{port}/camera", sink=GatheringSink(), **STUBS, duration=20.0)
     assert "401" in str(error.value)
     assert "wr0ng" not in str(error.value)
 
