@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import PaintRestorer, SquareDetector
-from live_run import pictures, run, run_all, running
+from live_run import demuxers, pictures, run, run_all, running
 from live_sink import GatheringSink, Seen
 from rtsp_camera import Camera, CameraServer
 
@@ -120,6 +120,20 @@ def test_a_stall_is_seen_within_3_seconds_and_the_last_picture_held_with_silence
     assert report.cameras[0].pictures.held >= 1
     assert received["silent"] >= 1
     assert increasing(sink)
+
+
+def test_a_demuxer_that_hangs_costs_a_restart_not_the_session() -> None:
+    sink = GatheringSink()
+    with CameraServer(Camera()) as server, running(run, server.url, sink, stall=1.0) as end:
+        sink.wait_for(5)
+        os.kill(demuxers()[-1], signal.SIGSTOP)
+        stopped = time.monotonic()
+        while sink.pictures[-1].taken / 1000 < stopped + 0.5:
+            sink.wait_for(len(sink.pictures) + 1, 30)
+        report = end()
+    received = report.cameras[0].received
+    assert (received["losses"], received["connections"]) == (1, 2)
+    assert demuxers() == []
 
 
 def test_a_server_that_dies_is_held_and_taken_up_again_within_a_second_of_its_return() -> None:

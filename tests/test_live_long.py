@@ -21,7 +21,7 @@ import av
 import pytest
 from av.stream import Stream
 from fakes import PaintRestorer
-from live_run import NETWORKS, accounted, run, running
+from live_run import NETWORKS, accounted, demuxers, run, running
 from live_sink import GatheringSink
 from rtsp_camera import Camera, CameraServer, painted
 from test_live_peers import AAC, H264
@@ -160,8 +160,7 @@ def test_no_outage_is_the_last(tell: Callable[[str], None]) -> None:
                 time.sleep(chance.uniform(0, 1.5))
                 server.start()
             elif kind == "hangs":
-                (child,) = _children()[-1:]
-                os.kill(child, signal.SIGSTOP)
+                os.kill(demuxers()[-1], signal.SIGSTOP)
             else:
                 setattr(camera, "silent_after" if kind == "silent" else "reset_after", 0)
                 deadline = time.monotonic() + 30
@@ -181,17 +180,3 @@ def test_no_outage_is_the_last(tell: Callable[[str], None]) -> None:
     assert report.cameras[0].error is None
     assert received["losses"] >= OUTAGES / 2
     assert took[int(len(took) * 0.9)] < 1
-
-
-def _children() -> list[int]:
-    """The demuxers of this process, youngest last."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == os.getpid() and b"gpenvid.media.demux" in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return sorted(found)
