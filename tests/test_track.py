@@ -20,8 +20,8 @@ RAW_ACCELERATION = 6**0.5
 """RMS second difference of white noise of 1 px."""
 
 
-def _face(x: float, y: float, spread: float = 60.0, score: float = 0.95) -> Face:
-    channels = np.array([[x + 1j * y, np.log(spread), 0, 0, 0, -0.05j, 0.5 + 0.7j]])
+def _face(x: float, y: float, spread: float = 60.0, score: float = 0.95, shape: complex = 0) -> Face:
+    channels = np.array([[x + 1j * y, np.log(spread), shape, -shape, shape, -0.05j, 0.5 + 0.7j]])
     boxes, landmarks = geometry.decode(channels)
     points = np.stack([landmarks[0].real, landmarks[0].imag], -1).astype(np.float32)
     return Face(boxes[0].astype(np.float32), points, score)
@@ -121,6 +121,25 @@ def _identities(scene: Crowd, options: TrackerOptions) -> list[set[int]]:
 def test_identities_survive_crossings_occlusions_and_misses(count: int, lag: float) -> None:
     for ids in _identities(crowd(count, seed=0), TrackerOptions(lag=lag)):
         assert len(ids) == 1
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.4])
+@pytest.mark.parametrize("score", [0.95, 0.4])
+def test_another_face_where_one_is_hidden_is_not_taken_for_it(lag: float, score: float) -> None:
+    """The first stands still and is hidden from picture 20 to 30, while the other passes close by."""
+    rng = np.random.default_rng(0)
+    pictures: list[list[Face] | None] = []
+    for k in range(60):
+        x, y = 300 + rng.normal(0, 0.5, 2) - [0, 100]
+        other = _face(x - 200 + 8 * k, y + 20, 56, score if 20 <= k < 30 else 0.95, shape=0.06 + 0.06j)
+        pictures.append([other] if 20 <= k < 30 else [_face(x, y), other] if k else [_face(x, y)])
+    shown = _run(pictures, lag=lag)
+    where = {track.id: _centre(track).real for track in shown[15]}
+    assert set(where) == {1, 2}
+    for k in (31, 40, 59):
+        assert {track.id: round(_centre(track).real, -1) for track in shown[k]} == pytest.approx(
+            {1: 300, 2: 100 + 8 * k}, abs=8
+        )
 
 
 def test_idf1_and_hota_by_trackeval() -> None:

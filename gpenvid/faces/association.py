@@ -14,16 +14,23 @@ Flags = NDArray[np.bool_]
 
 _FAR = 1e6
 
+_STRANGER = 9.0
+"""So strange a detection is somebody else, unless it is just where the face must be; half as strange, where it is half
+as far off as may be."""
+
+_DOUBTFUL, _LEAPING = 4.0, 2.5
+"""A weak detection, and one that takes a leap, must be less strange than this."""
+
 
 def associate(
-    centres: Complex, sizes: Real, reach: Real, handicap: Real, fresh: Flags,
+    centres: Complex, sizes: Real, reach: Real, handicap: Real, fresh: Flags, strange: Real,
     found: Complex, found_sizes: Real, confident: Flags, alike: Callable[[], Flags],
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Pair faces with detections; returns (face, detection) indices.
 
     Faces (T,): predicted centres and sizes in pixels, the reach in which each is searched, in sizes, a handicap against
-    faces that aren't certain, and whether it was seen just now. Detections (D,): centres,
-    sizes, and whether each is a confident one.
+    faces that aren't certain, and whether it was seen just now. Detections (D,): centres, sizes, and whether each is a
+    confident one. strange (T, D): how little a detection looks like a face, about 1 if it is the same.
 
     The two stages are ByteTrack's (Zhang et al. 2022): what the confident detections leave over may be found by weak
     ones. A third one lets a face jump, by a knock against the camera, an edit within the shot or a turn while hidden,
@@ -31,16 +38,18 @@ def associate(
     """
     near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
     growth = np.abs(np.log(sizes[:, None] / found_sizes))
-    cost = near + 0.7 * growth + handicap[:, None]
-    gated = np.where(
-        (near < np.where(fresh, reach, 0.7)[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None]), cost, _FAR
-    )
+    cost = near * np.where(fresh, 1, 0.45 / reach)[:, None] + 0.7 * growth + handicap[:, None]
+    cost += np.minimum(0.1 * np.maximum(strange - 2, 0), 1)
+    close = near / np.where(fresh, reach, 0.7)[:, None] + np.minimum(strange / _STRANGER, 0.85) < 1
+    gated = np.where(close & (growth < np.where(fresh, 0.5, 0.3)[:, None]), cost, _FAR)
     everyone = np.ones(len(centres), bool)
     pairs = _assign(gated, everyone, confident)
     if len(pairs) == len(centres) or len(pairs) == len(found):
         return pairs
-    pairs += _assign(gated, _without(fresh, [i for i, _ in pairs]), ~confident)
-    leaps = np.where((near < np.where(fresh, 2, 1.4 + reach)[:, None]) & alike(), cost, _FAR)
+    known = np.where(strange < _DOUBTFUL, gated, _FAR)
+    pairs += _assign(known, _without(fresh, [i for i, _ in pairs]), ~confident)
+    far = np.where(fresh, 2, 1.4 + reach)[:, None]
+    leaps = np.where((near < far) & (strange < _LEAPING) & alike(), cost, _FAR)
     left = _without(everyone, [i for i, _ in pairs])
     return pairs + _assign(leaps, left, _without(confident, [j for _, j in pairs]))
 

@@ -35,6 +35,12 @@ DOUBTS = 3
 """So many detections in a row that contradict the past, and the past is let go."""
 
 
+LOOK = 1.5
+"""Seconds over which is learnt what a face looks like, and how much that varies."""
+
+DRIFT = 0.1
+"""How much a face's look may change in a second unseen, beside its usual variation."""
+
 REGAIN = 0.3
 """Seconds unseen, after which a face must be seen twice to be believed to be back."""
 
@@ -69,6 +75,7 @@ class Poses:
         self._last = np.zeros((0, CHANNELS), np.complex128)  # what each was like then
         self._course = np.zeros(0, np.complex128)  # its velocity then, over half a second
         self._doubts = np.zeros(0, np.intp)
+        self._look = np.zeros((2, 0, 7))  # mean and variance of what each looks like, see `_looks`
         self._leaps: dict[int, list[_Leap]] = {}
         self._now = np.zeros((3, 0, CHANNELS), np.complex128)
         self.patience = 0.17
@@ -103,6 +110,17 @@ class Poses:
         size = np.abs((here[..., 1] - found[..., 1]).real)
         alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.12)
         return alike
+
+    def strangeness(self, slots: Index, seen: Sighting) -> Real:
+        """How little detections look like the faces in slots, (slots, detections): about 1 if they are the same.
+
+        The mean over size and shape of the squared difference from the face's usual look, over its usual variance.
+        """
+        mean, variance = self._look[:, slots, None]
+        drift = (DRIFT * self._lost[slots])[:, None, None]
+        off = (_looks(seen.channels) - mean) ** 2 / (variance + 0.01**2 + drift**2)
+        strange: Real = np.minimum(off, 16).mean(-1)
+        return strange
 
     def take(self, slots: Index, seen: Sighting, which: Index) -> None:
         """Take in what was seen of the faces in slots: the detections of those indices. Others weren't seen."""
@@ -140,6 +158,7 @@ class Poses:
             now = self._now[:2, slots]
             self._course[slots] += -np.expm1(-lost / 0.4) * (now[1, :, 0] - self._course[slots])
             self._last[slots] = now[0]
+            self._learn_looks(slots, seen.channels[which])
             self._lost[slots] = 0
 
     def start(self, seen: Sighting, which: int) -> int:
@@ -156,6 +175,8 @@ class Poses:
         self._noise = np.pad(self._noise, (0, more), constant_values=1)
         self._now, self._last = np.pad(self._now, ((0, 0), (0, more), (0, 0))), np.pad(self._last, ((0, more), (0, 0)))
         self._unit[slot], self._doubts[slot], self._lost[slot] = unit[0], 0, 0
+        self._look = np.pad(self._look, ((0, 0), (0, more), (0, 0)))
+        self._look[0, slot], self._look[1, slot] = _looks(z), 2 * spread[0, 1] + 0.02**2
         self._last[slot], self._course[slot], self._noise[slot] = z, 0, 1
         self._now[:, slot] = 0
         self._now[0, slot] = z
@@ -188,6 +209,15 @@ class Poses:
         ratio = np.minimum(np.sort(off[:, :5])[:, 2] ** 2 / TYPICAL, 6)  # np.median takes ten times as long
         share = -np.expm1(-self._lost[slots] / 0.5)
         self._noise[slots] = np.clip(self._noise[slots] * (1 + share * (ratio - 1)), 0.6, 30)
+
+    def _learn_looks(self, slots: Index, channels: Complex) -> None:
+        """Learn from detections (n, C) what faces look like; an outlier counts as far as it is likely."""
+        mean, variance = self._look[:, slots]
+        off = _looks(channels) - mean
+        share = -np.expm1(-self._lost[slots, None] / LOOK)
+        mean += share * np.clip(off, -3 * variance**0.5, 3 * variance**0.5)
+        variance += share * (np.minimum(off**2, 9 * variance) - variance)
+        self._look[:, slots] = mean, variance
 
     def _judge(self, slot: int, z: Complex, R: Real, box: Real, landmarks: Complex) -> bool:
         """Decide whether to believe a detection that surprises; z and R, (C,), are amended in place."""
@@ -261,6 +291,11 @@ def box_size(channels: Complex) -> Real:
     """The geometric mean of a box's sides over |b|, (...), of channels (..., 7)."""
     size: Real = np.exp((channels[..., 6].real + channels[..., 6].imag) / 2)
     return size
+
+
+def _looks(channels: Complex) -> Real:
+    """What tells faces apart in channels (..., C): log size and shape, (..., 7) real."""
+    return np.concatenate([channels[..., 1:2].real, channels[..., 2:5].real, channels[..., 2:5].imag], -1)
 
 
 def _usual_noise(unit: Real, scores: Real, times: Real) -> Real:

@@ -175,8 +175,9 @@ class Tracker:
         handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
         found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
         pairs = associate(
-            poses.centres[slots], sizes, reach, handicap, lost <= self._bridge,
-            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident, lambda: poses.alike(slots, seen),
+            poses.centres[slots], sizes, reach, handicap, lost <= self._bridge, poses.strangeness(slots, seen),
+            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident,
+            lambda: poses.alike(slots, seen),
         )  # fmt: skip
         return [(lives[i], d) for i, d in pairs]
 
