@@ -223,8 +223,9 @@ class _Session:
         if taken.ended:
             if isinstance(taken.error, GpenvidError):
                 camera.fail(taken.error)
-            elif taken.error is not None:
-                raise taken.error
+            elif taken.error is not None:  # a fault of this program, but the other cameras can go on
+                log.error("%s: %r", camera.name, taken.error, exc_info=taken.error)
+                camera.fail(MediaError(f"{camera.name}: {type(taken.error).__name__}: {taken.error}"))
             yield Out("ended"), None
 
     def _adjust(self, seconds: float) -> None:

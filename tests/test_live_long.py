@@ -119,17 +119,16 @@ def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str]
         watching.join()
     server.stdin.close()
     server.wait(10)
-    accounted(report)
     for camera in report.cameras:
-        assert camera.error is None
-        assert camera.received["connections"] == 1
-        assert camera.latency["p99"] is not None
         tell(f"{camera.name}: {camera.pictures} {camera.received} {camera.latency} {camera.outputs}")
     warm = [each for each in samples if each[0] > min(60.0, SECONDS / 3)]
     growth = max(size for _, size, _ in warm[-5:]) - max(size for _, size, _ in warm[:5])
     threads = Counter(count for _, _, count in warm)
     tell(f"{sink.pictures} pictures, {sink.packets} packets of sound; memory {growth / 1e6:+.2f} MB; threads {threads}")
     tell(f"offsets of pictures {sink.shown}, of sound {sink.heard}")
+    accounted(report)
+    assert [camera.error for camera in report.cameras] == [None, None]
+    assert [camera.received["connections"] for camera in report.cameras] == [1, 1]
     assert growth < 10_000_000
     assert len({count for _, _, count in warm[:-3]}) == 1
     assert max(sink.shown[1] - sink.heard[0], sink.heard[1] - sink.shown[0]) < 0.04

@@ -210,6 +210,21 @@ def test_the_command_says_in_one_line_what_it_can_not_do(
     assert message in told and len(told.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rtsp://h/", "-o", "a.mkv", "--end", "3"], "--start, --end: a live source has neither"),
+        (["rtsp://h/", "-o", "a.mkv", "--save-faces", "x"], "not for a live source"),
+        (["gopher://h/", "-o", "a.mkv"], "don't know gopher"),
+        (["webcam:0"], "name at least one output"),
+    ],
+)
+def test_enhance_takes_live_sources_too(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["enhance", *words]) == 1
+    told = capsys.readouterr().err
+    assert message in told and len(told.splitlines()) == 1
+
+
 def test_status_while_it_runs_and_none_after() -> None:
     told: dict[str, str] = {}
     with CameraServer(Camera()) as server:

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gpenvid.cli import live
 from gpenvid.cli.flags import add_command, add_options, chosen
 from gpenvid.cli.progress import Bar, stoppable
 from gpenvid.errors import GpenvidError
+from gpenvid.media.words import is_live
 from gpenvid.options import STAGES
 
 EXAMPLES = """\
@@ -26,7 +28,7 @@ examples:
 def add_to(commands: Any) -> None:
     """Add the subcommand."""
     command = add_command(commands, "enhance", "make the faces of a video, image or folder better", EXAMPLES)
-    command.add_argument("input", nargs="?", help="video, image or folder; without one, the sample")
+    command.add_argument("input", nargs="?", help="video, image, folder or live source; without one, the sample")
     command.add_argument("-i", "--input", dest="input_flag", metavar="INPUT", help="the same as the first word")
     command.add_argument("-o", "--output", help="where to write; default output_<name> in the working directory")
     command.add_argument("--save-faces", metavar="DIR", help="also write aligned crops and restored faces as PNG")
@@ -49,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gpenvid.weights import shipped
 
     source = arguments.input or arguments.input_flag
+    if source is not None and is_live(source):
+        return live.run_enhance(arguments, source)
 
     def say(line: str) -> None:
         if not arguments.quiet:

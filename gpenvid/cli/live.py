@@ -47,13 +47,9 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until the source ends, the time is over or a signal comes; 1 if a camera failed."""
-    from gpenvid import logs
     from gpenvid.cameras import read_cameras
-    from gpenvid.cli.progress import stoppable
-    from gpenvid.gpen.memory import keep_freed_memory
-    from gpenvid.session import CameraSpec, live_cameras
+    from gpenvid.session import CameraSpec
 
-    logs.configure(as_json=arguments.log_json, level=logging.ERROR if arguments.quiet else logging.INFO)
     settings = chosen(arguments, (options for stage, options in (STAGES | LIVE_STAGES).items() if stage != "reader"))
     if (arguments.source is None) == (arguments.config is None):
         raise OptionsError("live: name a source, or --config FILE with several")
@@ -64,11 +60,39 @@ def run(arguments: argparse.Namespace) -> int:
             raise OptionsError("--config: outputs stand in the file, not behind -o")
         cameras, common = read_cameras(arguments.config)
         settings = common | settings
+    return _go(arguments, cameras, settings, as_json=arguments.log_json, status_port=arguments.status_port)
+
+
+def run_enhance(arguments: argparse.Namespace, source: str) -> int:
+    """Do for `gpenvid enhance SOURCE -o OUTPUT` what `gpenvid live` does."""
+    from gpenvid.session import CameraSpec
+
+    if chosen(arguments, [STAGES["reader"]]):
+        raise OptionsError("--start, --end: a live source has neither; see gpenvid live --duration")
+    if arguments.save_faces is not None or arguments.faces_only or arguments.profile is not None:
+        raise OptionsError("--save-faces, --faces-only, --profile: not for a live source")
+    outputs = (arguments.output,) if arguments.output is not None else ()
+    settings = chosen(arguments, (options for stage, options in STAGES.items() if stage != "reader"))
+    return _go(arguments, [CameraSpec(name="", source=source, outputs=outputs)], settings)
+
+
+def _go(
+    arguments: argparse.Namespace,
+    cameras: list[Any],
+    settings: dict[str, Any],
+    *,
+    as_json: bool = False,
+    status_port: int | None = None,
+) -> int:
+    from gpenvid import logs
+    from gpenvid.cli.progress import stoppable
+    from gpenvid.gpen.memory import keep_freed_memory
+    from gpenvid.session import live_cameras
+
+    logs.configure(as_json=as_json, level=logging.ERROR if arguments.quiet else logging.INFO)
     keep_freed_memory()
     with stoppable("finishing the outputs; once more to abort") as stop:
-        report = live_cameras(
-            cameras, report=arguments.report, stop=stop, status_port=arguments.status_port, **settings
-        )
+        report = live_cameras(cameras, report=arguments.report, stop=stop, status_port=status_port, **settings)
     if not arguments.quiet:
         _tell(report, verbose=arguments.verbose)
     return 1 if any(camera.error is not None for camera in report.cameras) else 0

@@ -25,3 +25,8 @@ outputs (-o, may be repeated):
   camera: or camera:/dev/video9   a virtual camera
   preview:                    a window
 """
+
+
+def is_live(source: str) -> bool:
+    """Whether this names a live source rather than a file."""
+    return source == "-" or "://" in source or source.startswith(("/dev/video", "webcam:", "x11grab:"))
