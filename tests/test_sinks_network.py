@@ -72,10 +72,12 @@ def checked(path: Path, pictures: int, *, stamped: bool = True) -> None:
         assert abs(told["sound"][-1] - told["pictures"][-1]) < 0.1
 
 
-def test_rtsp_publish(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp_publish(tmp_path: Path, transport: str) -> None:
     received = tmp_path / "received.ts"
     with rtsp_server(WITH_SOUND.format(received), login="bob:s3cret") as port:
-        feed, sink = Feed(tmp_path, 3), choose_sink([f"rtsp://bob:s3cret@127.0.0.1:{port}/cam"])
+        options = SinkOptions(publish_transport=transport)
+        feed, sink = Feed(tmp_path, 3), choose_sink([f"rtsp://bob:s3cret@127.0.0.1:{port}/cam"], options=options)
         assert sink.name == f"rtsp://***@127.0.0.1:{port}/cam"
         with opened(sink, feed):
             assert sink.states[0].state == "open"
