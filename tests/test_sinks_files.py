@@ -129,7 +129,7 @@ def test_what_a_killed_process_was_recording_is_completed(tmp_path: Path) -> Non
     )
     here = Path(__file__).parent
     subprocess.run(
-        [sys.executable, "-c", program, str(here), str(here.parent), str(tmp_path), f"{folder}/"], timeout=60
+        [sys.executable, "-c", program, str(here), str(here.parent), str(tmp_path), f"{folder}/"], timeout=120
     )
     (part,) = folder.iterdir()
     assert part.name.startswith(".part-")
@@ -261,7 +261,7 @@ def test_standard_output_through_a_real_pipe(tmp_path: Path, format: str, codecs
     )
     here = Path(__file__).parent
     command = [sys.executable, "-c", program, str(here), str(here.parent), str(tmp_path), format]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     assert done.stderr == b""
     (tmp_path / "piped").write_bytes(done.stdout)
     told = read(tmp_path / "piped", format=format)

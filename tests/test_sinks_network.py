@@ -114,7 +114,7 @@ def test_rtmp_publish(tmp_path: Path) -> None:
         with opened(sink, feed):
             feed.give(sink, pace=PACE)
         assert [(state.state, state.pictures, state.dropped) for state in sink.states] == [("closed", 75, 0)]
-        assert server.wait(10) == 0
+        assert server.wait(30) == 0
     checked(received, 75)
 
 
@@ -141,9 +141,9 @@ def test_mpegts_over_udp(tmp_path: Path, scheme: str) -> None:
         feed, sink = Feed(tmp_path, 40), choose_sink([url], options=SinkOptions(keyframes=1))
         assert sink.name == url
         with opened(sink, feed):
-            while receiver.poll() is None and feed.count < 1000:
+            while receiver.poll() is None and feed.count < 3000:
                 feed.give(sink, 0.2, pace=0.02)
-        assert receiver.wait(5) == 0
+        assert receiver.wait(30) == 0
     checked(received, 29)
 
 
@@ -161,7 +161,7 @@ def test_a_peer_that_comes_back_is_found_again_and_others_notice_nothing(
             with rtsp_server(RECORD.format(path), port=port):
                 while not path.exists() or path.stat().st_size < 10_000:
                     feed.give(sink, 0.2, pace=0.02)
-                    assert feed.count < 900
+                    assert feed.count < 3000
             feed.give(sink, 0.2, pace=0.02)
             until(lambda: feed.give(sink, 0.04) or sink.states[0].state == "waiting")
     assert sink.states[0].failures >= 3
@@ -188,7 +188,7 @@ def silent_server() -> Iterator[int]:
 )
 def test_a_peer_that_never_answers_costs_nobody_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """FFmpeg hangs in connecting, with Python's lock held; pictures for the file flow on meanwhile."""
-    monkeypatch.setattr(network, "PATIENCE", 1.0)
+    monkeypatch.setattr(network, "PATIENCE", 2.5)
     with silent_server() as port:
         feed, sink = Feed(tmp_path, 3, None), choose_sink([url.format(port), str(tmp_path / "file.mkv")])
         sink.open(feed.streams)
@@ -198,7 +198,7 @@ def test_a_peer_that_never_answers_costs_nobody_time(tmp_path: Path, monkeypatch
         until(lambda: sink.states[0].failures)
         sink.close()
     assert sink.states[0].state == "failed"
-    assert sink.states[0].error.endswith(": the other end didn't answer for 1 s")
+    assert sink.states[0].error.endswith(": the other end didn't answer for 2.5 s")
     assert len(read(tmp_path / "file.mkv")["pictures"]) == 75
 
 
