@@ -89,4 +89,6 @@ def _whip_output(word: str) -> NetworkOutput:
     """WHIP goes over HTTP; its bearer token is an option of the muxer, not a part of the URL."""
     parts = urlsplit(word.partition("+")[2])
     token, _, host = parts.netloc.rpartition("@")
-    return NetworkOutput(urlunsplit(parts._replace(netloc=host)), "whip", {"authorization": token} if token else {})
+    return NetworkOutput(
+        urlunsplit(parts._replace(netloc=host)), "whip", {"authorization": token} if token else {}, name=word
+    )
