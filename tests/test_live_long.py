@@ -23,10 +23,11 @@ from av.stream import Stream
 from fakes import PaintRestorer
 from live_run import NETWORKS, accounted, demuxers, run, running
 from live_sink import GatheringSink
-from rtsp_camera import Camera, CameraServer, painted
+from rtsp_camera import Camera, CameraServer, milliseconds, painted
 from test_live_peers import AAC, H264
 from test_sinks_network import WITH_SOUND, rtsp_server
 
+from gpenvid.live_report import Latency
 from gpenvid.media.sinks import TIME_BASE, LiveStreams
 from gpenvid.session import CameraSpec, live_cameras
 
@@ -64,6 +65,7 @@ class MeasuringSink:
         self.pictures = self.packets = 0
         self.shown: list[float] = []
         self.heard: list[float] = []
+        self.age = Latency()
 
     def open(self, streams: LiveStreams) -> None:
         pass
@@ -71,7 +73,9 @@ class MeasuringSink:
     def video(self, frame: av.VideoFrame) -> None:
         self.pictures += 1
         if self.pictures > 20:
-            offset = float(frame.pts * TIME_BASE) - painted(frame.to_ndarray(format="rgb24")) / 1000
+            taken = painted(frame.to_ndarray(format="rgb24"))
+            self.age.add((milliseconds() - taken) / 1000)
+            offset = float(frame.pts * TIME_BASE) - taken / 1000
             self.shown = [min([offset, *self.shown]), max([offset, *self.shown])]
 
     def packet(self, packet: av.Packet[Stream]) -> None:
@@ -114,7 +118,7 @@ def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str]
         watching = threading.Thread(target=watch)
         watching.start()
         networks = NETWORKS | {"restorer": PaintRestorer()}
-        report = live_cameras(specs, **networks, duration=SECONDS)
+        report = live_cameras(specs, **networks, duration=SECONDS, stall=20.0)
         stop.set()
         watching.join()
     server.stdin.close()
@@ -125,6 +129,7 @@ def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str]
     growth = max(size for _, size, _ in warm[-5:]) - max(size for _, size, _ in warm[:5])
     threads = Counter(count for _, _, count in warm)
     tell(f"{sink.pictures} pictures, {sink.packets} packets of sound; memory {growth / 1e6:+.2f} MB; threads {threads}")
+    tell(f"age by the time painted: p50 {sink.age.percentile(0.5)}, p99 {sink.age.percentile(0.99)}")
     tell(f"offsets of pictures {sink.shown}, of sound {sink.heard}")
     accounted(report)
     assert [camera.error for camera in report.cameras] == [None, None]
