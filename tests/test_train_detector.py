@@ -18,6 +18,7 @@ from facexlib.detection.retinaface_utils import decode_landm as facexlib_decode_
 from gpenvid.errors import OptionsError, WeightsError
 from gpenvid.train.detector import Trainer, fresh_network, save_weights
 from gpenvid.train.detector_eval import Tally, calibrate, faceless_pictures, judge, landmark_error
+from gpenvid.train.heads import refit_heads, refitting_scenes
 from gpenvid.train.multibox import (
     BACKGROUND,
     FACE,
@@ -30,6 +31,7 @@ from gpenvid.train.multibox import (
     multibox_loss,
     normalise,
     overlaps,
+    targets_of,
 )
 from gpenvid.train.options import DetectorTraining
 from gpenvid.train.pool import ScenePool
@@ -55,7 +57,36 @@ def doll(size: int = 128, seed: int = 0) -> Portrait:
 
 def options(out: Path, **changes: object) -> DetectorTraining:
     small: dict[str, object] = {"size": 64, "batch": 4, "pool": 8, "large": 2, "steps": 40, "workers": 0, "rate": 1e-3}
+    small["refit"] = 0
     return DetectorTraining(out=str(out), **{**small, **changes})  # type: ignore[arg-type]
+
+
+def test_refitted_heads_fit_better_and_nothing_else_changes() -> None:
+    torch.manual_seed(0)
+    network = fresh_network().eval()
+    scenes = [Composer([doll(seed=seed) for seed in range(3)], seed=3, clear=True).scene(i, 128) for i in range(12)]
+
+    @torch.no_grad()
+    def losses() -> tuple[float, float, float]:
+        batch = [(scene.boxes, scene.landmarks, scene.counts) for scene in scenes]
+        targets, output = targets_of(batch, 128), network(normalise(np.stack([scene.picture for scene in scenes])))
+        counted = targets.labels != IGNORED
+        entropy = torch.nn.functional.cross_entropy(output[1][counted], targets.labels[counted])
+        _, box, landmark = multibox_loss(output, targets)
+        return entropy.item(), box.item(), landmark.item()
+
+    before, state = losses(), {key: value.clone() for key, value in network.state_dict().items()}
+    refit_heads(network, scenes, ridge=1e-3)
+    after = losses()
+    changed = {key.split(".")[0] for key, value in network.state_dict().items() if not torch.equal(value, state[key])}
+    assert changed == {"ClassHead", "LandmarkHead"}
+    assert after[0] < 0.8 * before[0] and after[1] == before[1] and after[2] < 0.8 * before[2]
+
+
+def test_refitting_scenes_are_of_every_kind() -> None:
+    scenes = list(refitting_scenes([doll()], 2, 2, seed=3))
+    assert [len(scene.picture) for scene in scenes] == [256, 512, 320, 320]
+    assert not any(len(scene.boxes) for scene in scenes[2:])
 
 
 def test_boxes_and_points_follow_a_map() -> None:

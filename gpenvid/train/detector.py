@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gpenvid.errors import WeightsError
+from gpenvid.train.heads import refit_heads, refitting_scenes
 from gpenvid.train.multibox import Targets, anchors, multibox_loss, normalise, targets_of
 from gpenvid.train.options import DetectorTraining
 from gpenvid.train.pool import ScenePool
@@ -167,7 +168,8 @@ def train_detector(options: DetectorTraining) -> Path:
     began = time.monotonic()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(options, training_portraits(options))
+    portraits = training_portraits(options)
+    trainer = Trainer(options, portraits)
     resumed = trainer.resume()
     composing = list(_start_workers(options))
     try:
@@ -188,6 +190,11 @@ def train_detector(options: DetectorTraining) -> Path:
             process.terminate()
             process.join()
     trainer.save()
+    if trainer.step >= options.steps and options.refit:
+        trainer.average.eval()
+        # Another seed than the pools': the last layers are fitted to scenes that training hasn't seen.
+        scenes = refitting_scenes(portraits, options.refit, 4 * options.refit, seed=options.seed + 9000)
+        refit_heads(trainer.average, scenes, seed=options.seed)
     save_weights(trainer.average, out / "detector.pth")
     return out / "detector.pth"
 

@@ -121,6 +121,7 @@ class DetectorTraining:
     pool: int = option(12000, "scenes composed; a quarter as many of the large ones")
     fresh: float = option(1.0, "scenes by which the part of the pool that is drawn from grows each step")
     ema: float = option(0.995, "decay of the averaged weights, which are the result")
+    refit: int = option(240, "scenes (and four times as many textures) for a last fit of the last layers; 0 for none")
     workers: int = option(0, "processes that compose scenes ahead; 0 composes when a scene is first drawn")
     save_every: int = option(500, "steps between checkpoints")
     seed: int = option(1, "seed of everything random")
