@@ -12,7 +12,7 @@ import pytest
 
 import gpenvid
 from gpenvid import weights
-from gpenvid.metrics import psnr, ssim
+from gpenvid.metrics import gmsd, psnr, ssim
 from gpenvid.types import Image
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -54,4 +54,5 @@ def test_the_old_film_gets_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             clean = film.picture(k)
             assert psnr(after[face], clean[face]) > psnr(before[face], clean[face])
             assert ssim(after[face], clean[face]) > ssim(before[face], clean[face])
+            assert gmsd(after[face], clean[face]) < gmsd(before[face], clean[face])
     sys.modules.pop("scenes")

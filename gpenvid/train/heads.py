@@ -21,7 +21,7 @@ from gpenvid.train.textures import BACKGROUNDS, texture
 from gpenvid.types import Float
 
 EASY, EASY_SHARE = 0.02, 0.04
-"""Background anchors scored below EASY are taken with this probability, and count so much more."""
+"""Of the many background anchors scored below EASY a share is enough, if it counts so much more."""
 RIDGE = 1e-4
 """Price of moving a weight by the size at which it moves the output by one for a typical feature."""
 
@@ -51,13 +51,15 @@ def refitting_scenes(portraits: list[Portrait], scenes: int, textures: int, *, s
         yield Scene(texture(np.random.default_rng([seed, number]), 320, 320, kinds), *none)
 
 
-def refit_heads(network: Any, scenes: Iterable[Scene], *, ridge: float = RIDGE, seed: int = 0) -> None:
+def refit_heads(
+    network: Any, scenes: Iterable[Scene], *, ridge: float = RIDGE, easy: float = EASY_SHARE, seed: int = 0
+) -> None:
     """Fit the class and landmark layers of a RetinaFace in its training phase to the scenes, in place.
 
     Classes by logistic regression, landmarks by the Huber loss in units of the distance of the eyes, both from the
-    present weights and held near them by `ridge`.
+    present weights and held near them by `ridge`. Few scenes need a larger share of `easy` background.
     """
-    for (level, kind), known in _collect(network, scenes, np.random.default_rng(seed)).items():
+    for (level, kind), known in _collect(network, scenes, easy, np.random.default_rng(seed)).items():
         classes, marks = network.ClassHead[level].conv1x1, network.LandmarkHead[level].conv1x1
         if not known.labels.any() or known.labels.all():
             continue
@@ -74,7 +76,9 @@ def refit_heads(network: Any, scenes: Iterable[Scene], *, ridge: float = RIDGE, 
 
 
 @torch.no_grad()
-def _collect(network: Any, scenes: Iterable[Scene], rng: np.random.Generator) -> dict[tuple[int, int], Anchors]:
+def _collect(
+    network: Any, scenes: Iterable[Scene], easy: float, rng: np.random.Generator
+) -> dict[tuple[int, int], Anchors]:
     """Run the network over the scenes and keep the anchors that matter, by level and anchor size."""
     features: dict[int, Tensor] = {}
 
@@ -99,7 +103,7 @@ def _collect(network: Any, scenes: Iterable[Scene], rng: np.random.Generator) ->
                 for kind in range(2):
                     mine = slice(start + kind, start + 2 * cells, 2)
                     parts.setdefault((level, kind), []).append(
-                        _chosen(features[level], labels[mine], chances[mine], marks[mine], units[mine], rng)
+                        _chosen(features[level], labels[mine], chances[mine], marks[mine], units[mine], easy, rng)
                     )
                 start += 2 * cells
     finally:
@@ -120,15 +124,15 @@ def _units(marks: Float) -> Float:
 
 
 def _chosen(
-    features: Tensor, labels: Any, chances: Float, marks: Float, units: Float, rng: np.random.Generator
+    features: Tensor, labels: Any, chances: Float, marks: Float, units: Float, share: float, rng: np.random.Generator
 ) -> Anchors:
-    easy = (labels == BACKGROUND) & (chances < EASY) & (rng.random(len(labels)) < EASY_SHARE)
+    easy = (labels == BACKGROUND) & (chances < EASY) & (rng.random(len(labels)) < share)
     taken = (labels == FACE) | ((labels == BACKGROUND) & (chances >= EASY)) | easy
     face = labels == FACE
     return Anchors(
         features[torch.from_numpy(taken)],
         torch.from_numpy(face[taken].astype(np.float32)),
-        torch.from_numpy(np.where(easy, 1 / EASY_SHARE, 1)[taken].astype(np.float32)),
+        torch.from_numpy(np.where(easy, 1 / share, 1)[taken].astype(np.float32)),
         features[torch.from_numpy(face)],
         torch.from_numpy(marks[face]),
         # An anchor's answer matters as far as it is the one that is kept: the surest of its face.
