@@ -45,7 +45,7 @@ class Feed:
         """Give so many seconds of it, all by default. pace: seconds to wait after each picture."""
         end = self.seconds if seconds is None else self.count / RATE + seconds
         while self.count < round(end * RATE):
-            self._sound(sink, self.count / RATE + SOUND_AHEAD)
+            self.sound(sink, self.count / RATE + SOUND_AHEAD)
             sink.video(self.picture(self.count))
             self.count += 1
             time.sleep(pace)
@@ -55,7 +55,8 @@ class Feed:
         frame.pts, frame.time_base = index * 1_000_000 // RATE, TIME_BASE
         return frame
 
-    def _sound(self, sink: Fanout, until: float) -> None:
+    def sound(self, sink: Fanout, until: float) -> None:
+        """Give the sound up to this time."""
         while self._packets and self._packets[0].pts * self._packets[0].time_base <= until:
             packet = self._packets.pop(0)
             copy: Any = av.Packet(bytes(packet))

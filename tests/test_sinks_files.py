@@ -72,6 +72,16 @@ def subprocess_probe(path: Path) -> list[str]:
         return [stream.codec_context.codec.canonical_name for stream in container.streams]
 
 
+def test_sound_that_comes_long_before_the_first_picture_waits_for_it(tmp_path: Path) -> None:
+    feed, sink = Feed(tmp_path, 6), choose_sink([str(tmp_path / "out.mkv")])
+    with opened(sink, feed):
+        feed.sound(sink, 5.0)
+        feed.give(sink)
+    told = read(tmp_path / "out.mkv")
+    assert len(told["sound"]) == pytest.approx(6 * 48000 / 1024, abs=2)
+    assert abs(told["sound"][0]) < 0.022
+
+
 def test_without_sound(tmp_path: Path) -> None:
     give([tmp_path / "out.mkv"], Feed(tmp_path, 1, None))
     assert read(tmp_path / "out.mkv")["sound"] == []

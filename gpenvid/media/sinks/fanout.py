@@ -21,6 +21,9 @@ from gpenvid.options import EncoderOptions
 MAX_SOUND_AHEAD = round(2 / TIME_BASE)
 """Sound that waits for the pictures of its time at most; then it goes on without them."""
 
+MAX_WAITING = 4096
+"""Packets of sound that wait for the first picture at most; no output could use them before it."""
+
 
 class Fanout:
     """A `Sink` that hands everything on to its outputs, each served by a thread of its own.
@@ -46,6 +49,7 @@ class Fanout:
         self._packet_lanes: list[PacketLane] = []
         self._picture_lanes: list[PictureLane] = []
         self._waiting: deque[EncodedPacket] = deque()
+        self._begun = False
         self._sound_until: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -82,6 +86,7 @@ class Fanout:
         if self._encoder is not None:
             encoded = self._encoder.encode(frame)
             with self._lock:
+                self._begun = True
                 for packet in encoded:
                     self._release(packet.dts)
                     self._offer(packet)
@@ -95,8 +100,10 @@ class Fanout:
         given = self._sound.packets(packet)
         with self._lock:
             self._waiting.extend(given)
-            if self._waiting:
+            if self._begun and self._waiting:
                 self._release(self._waiting[-1].dts - MAX_SOUND_AHEAD)
+            while len(self._waiting) > MAX_WAITING:
+                self._waiting.popleft()
 
     def close(self) -> None:
         """Finish every output, all at the same time. Raises MediaError if every output failed."""
