@@ -98,6 +98,12 @@ def test_resumed_twice_and_trimmed(film: Film, tmp_path: Path) -> None:
     assert packets_of(target)[1] == packets_of(tmp_path / "whole.mp4")[1]
 
 
+def test_what_is_kept_is_told(film: Film, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    killed(film(frames=30), tmp_path / "out.mp4", 20)
+    assert "out.mp4: what was made so far is kept; the same command goes on from there" in caplog.text
+    assert (tmp_path / ".resume-out.mp4").exists()
+
+
 def test_other_options_or_another_input_start_anew(film: Film, tmp_path: Path) -> None:
     source, target = film(frames=60), tmp_path / "out.mp4"
     killed(source, target, 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from fractions import Fraction
@@ -31,6 +32,8 @@ FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".we
 _ALLOW = {"matroska": {"avoid_negative_ts": "disabled"}, "webm": {"avoid_negative_ts": "disabled"}}
 WORTH_KEEPING = 60
 """Seconds of work behind which a failed job leaves its journal for another try."""
+
+log = logging.getLogger(__name__)
 
 _EMPTY_TEXT = b"\0\0"
 _FASTSTART = {"movflags": "+faststart"}
@@ -195,7 +198,10 @@ class Writer:
                     self._copies.clear()
         self._target.discard()
         if self._journal is not None:
-            self._journal.close(keep=time.monotonic() - self._began > WORTH_KEEPING)
+            keep = time.monotonic() - self._began > WORTH_KEEPING
+            self._journal.close(keep=keep)
+            if keep:
+                log.warning("%s: what was made so far is kept; the same command goes on from there", self.path)
 
     def _take_over(self) -> None:
         """Look whether an earlier run of the same job was killed. Raises MediaError if the folder can't be written."""
