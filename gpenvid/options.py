@@ -76,7 +76,7 @@ class TrackerOptions:
     confirm: float = option(0.1, "seconds for which a face must be seen before it counts as one")
     fade: float = option(0.2, "seconds over which the restoration of a face fades in and out")
     detect_every: int = option(
-        1, "search every so manyth picture, and the first of each scene; faces are followed through those between"
+        1, "search every Nth picture, and the first of each scene; faces are followed through those between"
     )
     memory: float = option(2.0, "seconds after which a lost face is forgotten")
     stability: float = option(25.0, "how strongly flicker of the restoration is damped, 0 to 100")
@@ -124,7 +124,7 @@ class RestorerOptions:
     batch: int = option(0, "most faces restored at once; 0 for what suits the device")
     backend: str = option("torch", "what runs the restorer; onnx is ONNX Runtime", choices=("torch", "onnx"))
     provider: str = option("auto", "ONNX Runtime's provider: auto, cpu, cuda, tensorrt, openvino, coreml, directml")
-    compile: bool = option(False, "translate the restorer with torch.compile: a minute at first, faster from then on")
+    compile: bool = option(False, "translate the restorer with torch.compile: some minutes at first, faster from then on")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
