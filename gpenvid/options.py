@@ -124,7 +124,7 @@ class RestorerOptions:
     batch: int = option(0, "most faces restored at once; 0 for what suits the device")
     backend: str = option("torch", "what runs the restorer; onnx is ONNX Runtime", choices=("torch", "onnx"))
     provider: str = option("auto", "ONNX Runtime's provider: auto, cpu, cuda, tensorrt, openvino, coreml, directml")
-    compile: bool = option(False, "translate the restorer with torch.compile: some minutes at first, faster from then on")
+    compile: bool = option(False, "translate the restorer with torch.compile: minutes at first, then faster")
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
