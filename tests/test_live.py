@@ -248,6 +248,7 @@ def test_late_pictures_can_be_passed_through() -> None:
     assert sum(restored(seen) for seen in sink.pictures) == counts.restored
 
 
+@pytest.mark.long
 def test_effort_goes_down_until_pictures_come_on_time() -> None:
     sink = GatheringSink()
     with CameraServer(Camera()) as server:

@@ -84,6 +84,7 @@ def test_rtsp_is_pulled_and_published(tmp_path: Path) -> None:
     assert min(b - a for a, b in pairwise(shown)) > 0
 
 
+@pytest.mark.long
 def test_the_wrong_path_is_told_and_tried_again() -> None:
     with rtsp_server(f"play:/camera:{H264}") as port, pytest.raises(MediaError, match=r"no picture came: .*404"):
         live(f"rtsp://127.0.0.1:{port}/nothing", sink=GatheringSink(), **STUBS, duration=4.0)
