@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gpenvid.options import Options
     from gpenvid.report import Report
     from gpenvid.run import enhance, enhance_folder
-    from gpenvid.session import live, live_cameras
+    from gpenvid.streaming.session import live, live_cameras
     from gpenvid.types import Face, Track
 
 __version__ = "0.1.0"
@@ -42,7 +42,7 @@ _HOME = {
     "errors": ("DeviceError", "GpenvidError", "MediaError", "OptionsError", "WeightsError"),
     "faces.detect": ("Detector", "load_detector"),
     "gpen.restorer": ("Restorer", "load_restorer"),
-    "session": ("live", "live_cameras"),
+    "streaming.session": ("live", "live_cameras"),
     "options": ("Options",),
     "report": ("Report",),
     "run": ("enhance", "enhance_folder"),

@@ -12,8 +12,8 @@ from typing import Any
 from fakes import PaintRestorer, SquareDetector
 from live_sink import GatheringSink
 
-from gpenvid.live_report import LiveReport
-from gpenvid.session import CameraSpec, live, live_cameras
+from gpenvid.streaming.report import LiveReport
+from gpenvid.streaming.session import CameraSpec, live, live_cameras
 
 NETWORKS: dict[str, Any] = {"detector": SquareDetector(), "confirm": 0.0, "fade": 0.0}
 

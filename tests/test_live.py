@@ -19,7 +19,7 @@ from live_sink import GatheringSink, Seen
 from rtsp_camera import Camera, CameraServer
 
 from gpenvid.errors import MediaError, OptionsError
-from gpenvid.session import CameraSpec, live_cameras
+from gpenvid.streaming.session import CameraSpec, live_cameras
 
 PAINTED = pytest.approx((200, 60, 60), abs=12)
 

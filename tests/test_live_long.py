@@ -27,9 +27,9 @@ from rtsp_camera import Camera, CameraServer, milliseconds, painted
 from test_live_peers import AAC, H264
 from test_sinks_network import WITH_SOUND, rtsp_server
 
-from gpenvid.live_report import Latency
 from gpenvid.media.sinks import TIME_BASE, LiveStreams
-from gpenvid.session import CameraSpec, live_cameras
+from gpenvid.streaming.report import Latency
+from gpenvid.streaming.session import CameraSpec, live_cameras
 
 pytestmark = pytest.mark.long
 

@@ -16,16 +16,16 @@ from live_sink import GatheringSink
 from rtsp_camera import Camera, CameraServer
 
 from gpenvid import cli
-from gpenvid.cameras import read_cameras
 from gpenvid.errors import MediaError, OptionsError
-from gpenvid.live_report import Latency
 from gpenvid.media.address import parse_address
 from gpenvid.media.fit import Fit
 from gpenvid.media.mark import copy, marked
 from gpenvid.media.silence import Silence
 from gpenvid.media.sinks import TIME_BASE, LiveStreams
 from gpenvid.options import SourceOptions
-from gpenvid.session import live
+from gpenvid.streaming.config import read_cameras
+from gpenvid.streaming.report import Latency
+from gpenvid.streaming.session import live
 
 toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no tomllib")
 

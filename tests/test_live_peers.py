@@ -25,7 +25,7 @@ from sink_feed import needs
 from test_sinks_network import WITH_SOUND, free_port, rtsp_server
 
 from gpenvid.errors import MediaError
-from gpenvid.session import live
+from gpenvid.streaming.session import live
 
 VIDEO = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=160,height=120,framerate=15/1"
 X264 = "x264enc tune=zerolatency sliced-threads=false threads=1 speed-preset=ultrafast key-int-max=8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from gpenvid.pace import LADDER, Pace
+from gpenvid.streaming.pace import LADDER, Pace
 
 
 class Clock:

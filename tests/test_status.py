@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from gpenvid.errors import OptionsError
-from gpenvid.status import CONTENT_TYPE, Metrics, StatusServer
+from gpenvid.streaming.status import CONTENT_TYPE, Metrics, StatusServer
 
 
 def get(port: int, path: str) -> tuple[int, str, str]:

@@ -11,8 +11,8 @@ from fakes import PaintRestorer, SquareDetector, mean_inside, picture
 
 from gpenvid.enhancer import Enhancer
 from gpenvid.options import Options, TrackerOptions
-from gpenvid.pace import Effort
-from gpenvid.together import Following, Task, Together
+from gpenvid.streaming.pace import Effort
+from gpenvid.streaming.together import Following, Task, Together
 
 PAINT = pytest.approx([200, 60, 60], abs=3)
 OPTIONS = {"lag": 0.0, "confirm": 0.0, "fade": 0.0}

@@ -47,8 +47,8 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until the source ends, the time is over or a signal comes; 1 if a camera failed."""
-    from gpenvid.cameras import read_cameras
-    from gpenvid.session import CameraSpec
+    from gpenvid.streaming.config import read_cameras
+    from gpenvid.streaming.session import CameraSpec
 
     settings = chosen(arguments, (options for stage, options in (STAGES | LIVE_STAGES).items() if stage != "reader"))
     if (arguments.source is None) == (arguments.config is None):
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_enhance(arguments: argparse.Namespace, source: str) -> int:
     """Do for `gpenvid enhance SOURCE -o OUTPUT` what `gpenvid live` does."""
-    from gpenvid.session import CameraSpec
+    from gpenvid.streaming.session import CameraSpec
 
     if chosen(arguments, [STAGES["reader"]]):
         raise OptionsError("--start, --end: a live source has neither; see gpenvid live --duration")
@@ -87,7 +87,7 @@ def _go(
     from gpenvid import logs
     from gpenvid.cli.progress import stoppable
     from gpenvid.gpen.memory import keep_freed_memory
-    from gpenvid.session import live_cameras
+    from gpenvid.streaming.session import live_cameras
 
     logs.configure(as_json=as_json, level=logging.ERROR if arguments.quiet else logging.INFO)
     keep_freed_memory()

@@ -13,14 +13,14 @@ import av
 from av.stream import Stream
 
 from gpenvid.errors import GpenvidError, MediaError
-from gpenvid.live_report import CameraReport, Latency, PictureCounts
 from gpenvid.media.address import Address
 from gpenvid.media.fit import Fit
 from gpenvid.media.live import LiveSource, Shown
 from gpenvid.media.mark import copy, marked
 from gpenvid.media.sinks import Sink
 from gpenvid.options import LiveOptions, SourceOptions, TrackerOptions
-from gpenvid.together import Following
+from gpenvid.streaming.report import CameraReport, Latency, PictureCounts
+from gpenvid.streaming.together import Following
 
 log = logging.getLogger(__name__)
 

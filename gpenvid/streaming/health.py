@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpenvid.camera import Camera
-from gpenvid.pace import Pace
 from gpenvid.report import Counts
-from gpenvid.status import Metrics
+from gpenvid.streaming.camera import Camera
+from gpenvid.streaming.pace import Pace
+from gpenvid.streaming.status import Metrics
 
 
 def live_metrics(cameras: Sequence[Camera], pace: Pace, faces: Counts) -> Metrics:

@@ -13,7 +13,7 @@ from gpenvid.faces.steady import ResidualFilter
 from gpenvid.faces.track import Tracker
 from gpenvid.follow import Follower, Picture
 from gpenvid.options import TrackerOptions
-from gpenvid.pace import Effort
+from gpenvid.streaming.pace import Effort
 from gpenvid.types import Track
 
 _LONGEST_GAP = 2.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpenvid.errors import MediaError, OptionsError
 from gpenvid.options import LIVE_STAGES, STAGES
-from gpenvid.session import CameraSpec
+from gpenvid.streaming.session import CameraSpec
 
 
 def read_cameras(path: str | Path) -> tuple[list[CameraSpec], dict[str, Any]]:

@@ -11,23 +11,23 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from gpenvid.camera import Camera, Out
 from gpenvid.enhancer import Enhancer
 from gpenvid.errors import GpenvidError, MediaError, OptionsError
 from gpenvid.faces.detect import Detector
 from gpenvid.gpen.restorer import Restorer
-from gpenvid.live_report import LiveReport
-from gpenvid.live_status import health, live_metrics
 from gpenvid.media.address import parse_address
 from gpenvid.media.live import Held, Shown
 from gpenvid.media.sinks import Sink
 from gpenvid.media.sinks.choose import choose_sink
 from gpenvid.options import LIVE_STAGES, STAGES, LiveOptions, Options, SinkOptions, SourceOptions
-from gpenvid.pace import LADDER, Pace
 from gpenvid.run import described
 from gpenvid.stages import Lane, Taken, latest, prefetch
-from gpenvid.status import StatusServer
-from gpenvid.together import Task, Together
+from gpenvid.streaming.camera import Camera, Out
+from gpenvid.streaming.health import health, live_metrics
+from gpenvid.streaming.pace import LADDER, Pace
+from gpenvid.streaming.report import LiveReport
+from gpenvid.streaming.status import StatusServer
+from gpenvid.streaming.together import Task, Together
 
 log = logging.getLogger(__name__)
 
