@@ -109,6 +109,13 @@ def test_size_depth_and_rate_do_not_matter() -> None:
         ] * 5
 
 
+def test_a_long_gap_in_time_is_one_whatever_is_seen() -> None:
+    view = _view(_place(1))
+    scene = SceneDetector()
+    times = (5.0, 5.04, 7.0, 9.0, 11.1, 11.14, 3611.14)
+    assert [scene.update(view, time) for time in times] == [False, False, False, False, True, False, True]
+
+
 def test_after_a_reset_the_first_picture_is_none() -> None:
     detector = SceneDetector()
     detector.update(_view(_place(1)), 0)

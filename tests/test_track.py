@@ -243,6 +243,20 @@ def test_a_cut_forgets_everything_within_its_picture() -> None:
     np.testing.assert_allclose([_centre(t[0]).real for t in shown], [300] * 20 + [310] * 20, atol=0.01)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("lag", [0.0, 0.4])
+def test_an_hour_without_a_picture_starts_anew(lag: float) -> None:
+    tracker = Tracker(TrackerOptions(lag=lag))
+    shown = []
+    for hour in range(3):
+        for k in range(20):
+            shown += tracker.update([_face(300 + 10 * hour, 200)], 3600 * hour + k / 25)
+    shown += tracker.flush()
+    assert [tracks[0].id for _, tracks in shown] == [1] * 20 + [2] * 20 + [3] * 20
+    centres = [_centre(tracks[0]).real for _, tracks in shown]
+    np.testing.assert_allclose(centres, [300] * 20 + [310] * 20 + [320] * 20, atol=0.01)
+
+
 def test_a_video_of_one_picture() -> None:
     (tracks,) = _run([[_face(300, 200), _face(600, 200)]])
     assert [track.strength for track in tracks] == [1, 1]

@@ -9,6 +9,9 @@ import numpy as np
 
 from gpenvid.types import Float, Image
 
+LONGEST_GAP = 2.0
+"""Seconds without a picture after which nothing that was seen before says where a face is now."""
+
 _WIDTH, _HEIGHT = 64, 48
 _TAPER = cv2.createHanningWindow((_WIDTH, _HEIGHT), cv2.CV_32F)
 
@@ -19,8 +22,8 @@ class SceneDetector:
     Two pictures are of one scene if their structure agrees (the structure term of SSIM, Wang et al. 2004, which a
     change of light leaves alone), as they are or with the camera's shift undone, and rather if their colours do. A cut
     must also be sudden, and stand out from what the last third of a second was like: a dissolve or a shaking camera
-    does neither. A picture without structure (a white flash, a black frame) says nothing: the next one is compared with
-    the one before it.
+    does neither. After a gap in time of LONGEST_GAP all is new. A picture without structure (a white flash, a black
+    frame) says nothing: the next one is compared with the one before it.
     """
 
     def __init__(self, sensitivity: float = 50.0) -> None:
@@ -43,13 +46,16 @@ class SceneDetector:
         small = _shrunk(image)
         gray = _gray(small)
         now = float(time)
+        gap = now - self._time > LONGEST_GAP and self._small is not None
+        if gap:
+            self.reset()
         dt, self._time = min(max(now - self._time, 0.0), 0.5), now
         if gray.std() < 6:
-            return False
+            return gap
         before, small_before = self._gray, self._small
         self._gray, self._small = gray, small
         if before is None or small_before is None:
-            return False
+            return gap
         score = _difference(before, gray, small_before, small)
         sudden = np.abs(gray - before).mean() > 0.15 * (gray.std() + before.std())
         if sudden and score > max(self.threshold, 0.25 + 2 * self._usual):

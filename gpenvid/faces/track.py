@@ -13,6 +13,7 @@ import numpy as np
 from gpenvid.faces.association import associate, duplicates
 from gpenvid.faces.geometry import Sighting
 from gpenvid.faces.pose import Poses, box_size
+from gpenvid.faces.scene import LONGEST_GAP
 from gpenvid.faces.selection import Selection
 from gpenvid.options import TrackerOptions
 from gpenvid.types import Face, Track
@@ -111,13 +112,16 @@ class Tracker:
         """Take in the next picture; return the pictures that became final, in order.
 
         faces: what was detected in it, or None if the detector was not run: positions are predicted, or interpolated.
-        time: its presentation time in seconds. cut: it starts a new scene. size: its width and height, which the choice
+        time: its presentation time in seconds. cut: it starts a new scene, as a picture does
+        that comes later than LONGEST_GAP. size: its width and height, which the choice
         of the central face needs to know once.
         Over all calls and the last `flush`, every picture is returned exactly once.
         """
+        dt = self._clock.tick(time)
+        if dt > LONGEST_GAP:
+            cut, dt = True, 0.0
         done = self.cut() if cut else []
         self._size = size or self._size
-        dt = self._clock.tick(time)
         self._pending.append(_Picture(time, self._clock.now))
         if not (self._lives or self._gone or any(face.score >= self.options.confident for face in faces or ())):
             return done + self._pass_by(faces is not None)

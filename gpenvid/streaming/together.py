@@ -11,13 +11,10 @@ from gpenvid.enhancer import Enhancer
 from gpenvid.faces.scene import SceneDetector
 from gpenvid.faces.steady import ResidualFilter
 from gpenvid.faces.track import Tracker
-from gpenvid.follow import Follower, Picture
+from gpenvid.follow import Follower
 from gpenvid.options import TrackerOptions
 from gpenvid.streaming.pace import Effort
 from gpenvid.types import Track
-
-_LONGEST_GAP = 2.0
-"""Seconds between pictures after which no prediction is worth anything."""
 
 
 class Following:
@@ -27,23 +24,9 @@ class Following:
         """options: with lag 0, because a live picture can't wait for later ones."""
         if options.lag:
             raise ValueError(f"lag {options.lag}: a live sequence has no look-ahead")
-        self._options = options
-        self._forget = min(options.memory, _LONGEST_GAP)
-        self._last: float | None = None
-        self.every = options.detect_every
-        self._begin()
-
-    def _begin(self) -> None:
-        self.tracker, self.scene = Tracker(self._options), SceneDetector()
-        self.steady = ResidualFilter(self._options.stability)
-        self.rest = 0
-
-    def cut(self, picture: Picture) -> bool:
-        """Whether the picture shows another scene. After a gap longer than faces are remembered, all begins anew."""
-        if self._last is not None and picture.seconds - self._last > self._forget:
-            self._begin()
-        self._last = picture.seconds
-        return self.scene.update(picture.small, picture.seconds)
+        self.tracker, self.scene = Tracker(options), SceneDetector()
+        self.steady = ResidualFilter(options.stability)
+        self.every, self.rest = options.detect_every, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +53,7 @@ class Together:
         for task, picture in zip(tasks, pictures, strict=True):
             following = task.following
             with clock("track"):
-                cuts.append(following.cut(picture))
+                cuts.append(following.scene.update(picture.small, picture.seconds))
             if cuts[-1]:
                 following.rest = 0
             look.append(following.rest == 0)
