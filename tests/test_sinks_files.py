@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -163,15 +164,20 @@ def test_every_picture_is_out_before_the_next_comes(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     feed, sink = Feed(tmp_path, 2), Fanout([PipeOutput("mpegts", writer)])
-    received = b""
+    received = bytearray()
+
+    def arrived() -> int:
+        with contextlib.suppress(BlockingIOError):
+            received.extend(os.read(reader, 1 << 16))
+        if not received:
+            return 0
+        with av.open(io.BytesIO(received), format="mpegts") as container:
+            return sum(packet.size > 0 for packet in container.demux(video=0))
+
     with opened(sink, feed):
         for index in range(25):
             feed.give(sink, 1 / RATE)
-            until(lambda index=index: sink.states[0].pictures == index + 1)
-            received += os.read(reader, 1 << 16)
-            with av.open(io.BytesIO(received), format="mpegts") as container:
-                packets = [packet for packet in container.demux(video=0) if packet.size]
-            assert len(packets) == index + 1
+            until(lambda index=index: arrived() == index + 1)
     os.close(reader)
     os.close(writer)
 

@@ -34,8 +34,9 @@ class Child:
         self.name = name
         self._patience = patience
         self._said = b""
-        root = str(Path(__file__).parents[3])
-        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        root = Path(__file__).parents[3]
+        own = "" if root.name.endswith("-packages") else str(root)  # installed packages are found without, in due order
+        paths = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), own]))
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
