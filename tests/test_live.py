@@ -293,6 +293,7 @@ def test_a_sink_that_fails_for_good_ends_its_camera_alone() -> None:
     assert three.received["decoded"] == 0
 
 
+@pytest.mark.long  # whether faces meet in a batch depends on when they come; `test_together` tells it exactly
 def test_the_faces_of_all_cameras_are_restored_in_one_batch() -> None:
     # While it is busy with one camera's face, those of the others gather.
     sinks, restorer = [GatheringSink(str(i)) for i in range(3)], SlowRestorer(0.1)

@@ -104,6 +104,7 @@ def test_no_screen_and_a_headless_opencv_are_refused(monkeypatch: pytest.MonkeyP
         choose_sink(["preview:"])
 
 
+@pytest.mark.long  # a window system of its own, which a busy machine may not start in time
 def test_a_real_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("Xvfb")
     reader, writer = os.pipe()
