@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,27 @@ def pictures(url: str, sink: GatheringSink, count: int, **options: Any) -> LiveR
     with running(run, url, sink, **options) as end:
         sink.wait_for(count)
         return end()
+
+
+@contextmanager
+def delays() -> Iterator[Callable[[], float]]:
+    """Seconds by which this machine, busy with other things, has kept waiting; what is measured may be late by that."""
+    late, over = 0.0, threading.Event()
+
+    def wait() -> None:
+        nonlocal late
+        while not over.is_set():
+            before = time.monotonic()
+            time.sleep(0.01)
+            late += time.monotonic() - before - 0.01
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield lambda: late
+    finally:
+        over.set()
+        thread.join()
 
 
 def demuxers() -> list[int]:

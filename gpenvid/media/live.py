@@ -188,19 +188,20 @@ class LiveSource:
         quiet = max(self._options.stall, _BURSTS) if self.address.paced else self._options.stall
         opening = _LISTEN if listening else self._options.connect_timeout
         connection.open(0 if ends else 2 * max(opening, quiet))
-        began = time.monotonic()
+        listened = 0.0  # seconds, without those in which this machine slept: they say nothing about the source
         packet_at = picture_at = None
         while not self._over():
+            before = time.monotonic()
             message = connection.receive(_SLICE)
-            now = time.monotonic()
+            listened += min(time.monotonic() - before, 2 * _SLICE)
             if message is not None and message.sound:
                 self._sound.take(connection, message, live=picture_at is not None)
             elif message is not None:
-                packet_at = now
+                packet_at = listened
                 for frame in connection.decode(message):
                     if picture_at is None:
                         self._arrived(connection, frame)
-                    picture_at = now
+                    picture_at = listened
                     yield from self._shown(connection, frame, connection.arrival(frame, message.arrived))
             self.counts.damaged += connection.damages()
             if picture_at is None:
@@ -208,11 +209,11 @@ class LiveSource:
             if ends:
                 continue
             if packet_at is None:
-                if now - began > opening:
+                if listened > opening:
                     raise BrokenError(f"nothing came within {opening:g} s")
-            elif now - packet_at > quiet:
+            elif listened - packet_at > quiet:
                 raise BrokenError(f"silent for {quiet:g} s")
-            elif now - (picture_at or began) > max(4 * quiet, opening):
+            elif listened - (picture_at or 0.0) > max(4 * quiet, opening):
                 raise BrokenError("what comes can't be decoded")
 
     def _arrived(self, connection: Connection, frame: av.VideoFrame) -> None:
