@@ -64,6 +64,7 @@ def test_only_full_batches_and_single_faces_are_translated() -> None:
     assert compiled.batches == [3, 3, 1, 1]
 
 
+@pytest.mark.long
 def test_a_missing_compiler_in_earnest(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     from torch._inductor import config
 

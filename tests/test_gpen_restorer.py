@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx_graph import blurring_graph
 
 from gpenvid.errors import DeviceError, OptionsError, WeightsError
 from gpenvid.gpen.arch import Architecture, FullGenerator
-from gpenvid.gpen.export import export
 from gpenvid.gpen.restorer import (
     PRECISIONS,
     GpenRestorer,
@@ -52,9 +52,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graph_file(weights_file: Path) -> Path:
-    path = weights_file.with_suffix(".onnx")
-    export(small_network(), path, "onnx")
-    return path
+    return blurring_graph(weights_file.with_suffix(".onnx"), 32)
 
 
 @pytest.fixture(params=["fake", "identity network", "gpen", "loaded", "onnx"])
