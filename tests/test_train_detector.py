@@ -67,7 +67,7 @@ def doll(size: int = 128, seed: int = 0) -> Portrait:
 
 def options(out: Path, **changes: object) -> DetectorTraining:
     small: dict[str, object] = {"size": 64, "batch": 4, "pool": 8, "large": 2, "steps": 40, "workers": 0, "rate": 1e-3}
-    small["refit"] = 0
+    small |= {"refit": 0, "hard": 0}
     return DetectorTraining(out=str(out), **{**small, **changes})  # type: ignore[arg-type]
 
 

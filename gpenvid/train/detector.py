@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from gpenvid.errors import WeightsError
 from gpenvid.train.heads import refit_heads, refitting_scenes
 from gpenvid.train.multibox import Targets, anchors, multibox_loss, normalise, targets_of
+from gpenvid.train.negatives import HardNegatives
 from gpenvid.train.options import DetectorTraining
 from gpenvid.train.pool import ScenePool
 from gpenvid.train.scenes import Composer, Portrait, load_portraits
@@ -36,6 +38,8 @@ class Trainer:
         self.step = 0
         torch.manual_seed(options.seed)
         self.network, self.average = fresh_network(), fresh_network()
+        if options.init:
+            self.network.load_state_dict(load_retinaface(options.init).state_dict())
         self.average.load_state_dict(self.network.state_dict())
         plain = [weight for weight in self.network.parameters() if weight.ndim == 1]
         decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
@@ -46,6 +50,7 @@ class Trainer:
         small = ScenePool(folder, composer, options.size, options.pool)
         double = ScenePool(folder, composer, 2 * options.size, max(options.pool // 4, 1)) if options.large else small
         self.pools = (small, double)
+        self.hard = HardNegatives(portraits, options.size, seed=options.seed)
         self._priors = {pool.size: anchors(pool.size) for pool in self.pools}
 
     @property
@@ -60,6 +65,8 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "hard": self.hard.numbers,
+            "looked_at": self.hard.seen,
             "options": asdict(self.options),
         }
         part = self.checkpoint.with_suffix(".part")
@@ -77,6 +84,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.hard.numbers, self.hard.seen = state["hard"], state["looked_at"]
         return True
 
     def rate(self) -> float:
@@ -94,12 +102,17 @@ class Trainer:
         share = 0.25 if large else 1.0
         limit = int((256 + self.step * options.fresh) * share) + 1
         scenes = [pool.draw(np.random.default_rng([options.seed, 7, self.step, i]), limit) for i in range(count)]
+        if self.hard.numbers and not large:
+            for i in range(options.hard):
+                scenes[i] = self.hard.draw(np.random.default_rng([options.seed, 8, self.step, i]))
         labels = [(scene.boxes, scene.landmarks, scene.counts) for scene in scenes]
         pictures = normalise(np.stack([scene.picture for scene in scenes]))
         return pictures, targets_of(labels, pool.size, self._priors[pool.size])
 
     def train_step(self) -> dict[str, float]:
         """Take one step and return its figures, the log's columns."""
+        if self.options.hard and self.step % self.options.mine_every == 0:
+            self.hard.mine(self.average, self.options.mine)
         rate = self.rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -193,7 +206,10 @@ def train_detector(options: DetectorTraining) -> Path:
     if trainer.step >= options.steps and options.refit:
         trainer.average.eval()
         # Another seed than the pools': the last layers are fitted to scenes that training hasn't seen.
-        scenes = refitting_scenes(portraits, options.refit, 4 * options.refit, seed=options.seed + 9000)
+        seed = options.seed + 9000
+        hard = HardNegatives(portraits, 320, seed=seed, kept=2 * options.refit)
+        hard.mine(trainer.average, 16 * options.refit)
+        scenes = chain(refitting_scenes(portraits, options.refit, 4 * options.refit, seed=seed), hard.scenes())
         refit_heads(trainer.average, scenes, seed=options.seed)
     save_weights(trainer.average, out / "detector.pth")
     return out / "detector.pth"

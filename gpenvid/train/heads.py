@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpenvid.train.multibox import BACKGROUND, FACE, STRIDES, VARIANCES, anchors, match, normalise
+from gpenvid.train.negatives import without_faces
 from gpenvid.train.scenes import Composer, Portrait, Scene
 from gpenvid.train.textures import BACKGROUNDS, texture
 from gpenvid.types import Float
@@ -45,10 +46,9 @@ def refitting_scenes(portraits: list[Portrait], scenes: int, textures: int, *, s
     composers = [Composer(portraits, seed=seed, clear=clear) for clear in (True, False, False)]
     for number in range(scenes):
         yield composers[number % 3].scene(number, 512 if number % 2 else 256)
-    none = (np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
     for number in range(textures):
         kinds = BACKGROUNDS if number % 2 else ()
-        yield Scene(texture(np.random.default_rng([seed, number]), 320, 320, kinds), *none)
+        yield without_faces(texture(np.random.default_rng([seed, number]), 320, 320, kinds))
 
 
 def refit_heads(

@@ -111,6 +111,7 @@ class DetectorTraining:
     data: str = option("", "folder of sheets with an index.json", metavar="DIR")
     out: str = option("detector", "folder for checkpoints, the log and the scenes", metavar="DIR")
     teacher: str = option("", "RetinaFace mobile0.25 weights whose averaged answers replace the index's labels")
+    init: str = option("", "start from this detector instead of random numbers", metavar="FILE")
     steps: int = option(20000, "length of the schedule")
     decay: float = option(0.4, "share of the steps, at the end, over which the learning rate falls to zero")
     minutes: float = option(0.0, "stop after this time, ready to be resumed; 0 for no limit")
@@ -121,7 +122,12 @@ class DetectorTraining:
     pool: int = option(12000, "scenes composed; a quarter as many of the large ones")
     fresh: float = option(1.0, "scenes by which the part of the pool that is drawn from grows each step")
     ema: float = option(0.995, "decay of the averaged weights, which are the result")
-    refit: int = option(240, "scenes (and four times as many textures) for a last fit of the last layers; 0 for none")
+    hard: int = option(2, "pictures of a step that are faceless and taken for faces so far; 0 for none")
+    mine_every: int = option(400, "steps after which such pictures are looked for anew")
+    mine: int = option(400, "faceless pictures that are looked at each time")
+    refit: int = option(
+        240, "scenes (and six times as many faceless ones) for a last fit of the last layers; 0 for none"
+    )
     workers: int = option(0, "processes that compose scenes ahead; 0 composes when a scene is first drawn")
     save_every: int = option(500, "steps between checkpoints")
     seed: int = option(1, "seed of everything random")
@@ -130,9 +136,11 @@ class DetectorTraining:
         """Refuse nonsense with an OptionsError."""
         if self.size < 64 or self.size % 64:
             raise OptionsError(f"--size {self.size}: must be a multiple of 64")
-        for name in ("steps", "batch", "pool", "save_every"):
+        for name in ("steps", "batch", "pool", "save_every", "mine_every", "mine"):
             if getattr(self, name) < 1:
                 raise OptionsError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")
+        if not 0 <= self.hard < self.batch:
+            raise OptionsError(f"--hard {self.hard}: must be 0 or more and less than --batch {self.batch}")
         for name in ("decay", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionsError(f"--{name} {getattr(self, name)}: must be from 0 to below 1")
