@@ -68,6 +68,14 @@ def pictures(url: str, sink: GatheringSink, count: int, **options: Any) -> LiveR
         return end()
 
 
+def lasting(seconds: float, url: str, sink: GatheringSink, **options: Any) -> LiveReport:
+    """A session that ends so many seconds after its first picture."""
+    with running(run, url, sink, **options) as end:
+        sink.wait_for(1)
+        time.sleep(seconds)
+        return end()
+
+
 @contextmanager
 def delays() -> Iterator[Callable[[], float]]:
     """Seconds by which this machine, busy with other things, has kept waiting; what is measured may be late by that."""

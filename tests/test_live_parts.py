@@ -5,13 +5,17 @@ from __future__ import annotations
 import socket
 import sys
 import urllib.request
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from fakes import PaintRestorer, SquareDetector, picture
+from fakes import picture
+from live_run import pictures
 from live_sink import GatheringSink
 from rtsp_camera import Camera, CameraServer
 
@@ -22,10 +26,11 @@ from gpenvid.media.fit import Fit
 from gpenvid.media.mark import copy, marked
 from gpenvid.media.silence import Silence
 from gpenvid.media.sinks import TIME_BASE, LiveStreams
+from gpenvid.media.sinks.lane import OutputState
 from gpenvid.options import SourceOptions
 from gpenvid.streaming.config import read_cameras
+from gpenvid.streaming.health import health
 from gpenvid.streaming.report import Latency
-from gpenvid.streaming.session import live
 
 toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no tomllib")
 
@@ -240,17 +245,23 @@ def test_status_while_it_runs_and_none_after() -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        live(
-            server.url.replace("//", "//user:s3cret@"),
-            sink=Asking(),
-            restorer=PaintRestorer(),
-            detector=SquareDetector(),
-            status_port=port,
-            late="wait",
-            duration=2.0,
-        )
+        url = server.url.replace("//", "//user:s3cret@")
+        pictures(url, Asking(), 12, status_port=port, status_host="localhost", late="wait")
     assert told["healthz"] == "ok\n"
     lines = told["metrics"].splitlines()
     assert any(line.startswith("gpenvid_source_up{") and line.endswith(" 1") for line in lines)
     assert any('fate="restored"' in line and float(line.rpartition(" ")[2]) >= 9 for line in lines)
     assert "s3cret" not in told["metrics"]
+
+
+def test_health_names_what_is_away_and_what_takes_nothing() -> None:
+    def camera(state: str = "live", reason: str = "", *outputs: OutputState) -> Any:
+        source, told = SimpleNamespace(state=state, reason=reason), [asdict(output) for output in outputs]
+        return SimpleNamespace(name="door", error=None, source=source, report=lambda: SimpleNamespace(outputs=told))
+
+    well = camera("live", "", OutputState("out.mp4", "open"), OutputState("preview:", "closed"))
+    assert health([well, camera("ended")]) == ""
+    assert health([camera("away", "the stream ended"), well]) == "door: the stream ended"
+    assert health([camera("connecting")]) == "door: connecting"
+    broken = OutputState("rtsp://there/cam", "waiting", error="rtsp://there/cam: connection refused")
+    assert health([camera("live", "", broken)]) == "rtsp://there/cam: connection refused"

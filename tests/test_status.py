@@ -84,6 +84,11 @@ def test_the_port_is_given_back_and_no_thread_is_left() -> None:
         assert get(server.port, "/healthz")[0] == 200
 
 
+def test_a_host_that_is_not_this_machine_is_refused() -> None:
+    with pytest.raises(OptionsError, match=r"^--status-port 0: can't listen on 203\.0\.113\.1 \("):
+        StatusServer(Metrics(), host="203.0.113.1")
+
+
 def test_a_counter_never_falls_and_a_name_has_one_kind() -> None:
     metrics = Metrics()
     with pytest.raises(ValueError, match="can't go down by 1"):

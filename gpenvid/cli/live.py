@@ -32,8 +32,9 @@ def add_to(commands: Any) -> None:
     )
     command.add_argument("--config", metavar="FILE", help="several cameras, from a TOML file")
     command.add_argument("--report", metavar="FILE", help="write what was done as JSON at the end")
+    command.add_argument("--status-port", type=int, metavar="PORT", help="answer /metrics and /healthz on this port")
     command.add_argument(
-        "--status-port", type=int, metavar="PORT", help="answer /metrics and /healthz on this port of the loopback"
+        "--status-host", metavar="HOST", help="of this name or address; 127.0.0.1: only this machine can ask"
     )
     command.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     loudness = command.add_mutually_exclusive_group()
@@ -60,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise OptionsError("--config: outputs stand in the file, not behind -o")
         cameras, common = read_cameras(arguments.config)
         settings = common | settings
-    return _go(arguments, cameras, settings, as_json=arguments.log_json, status_port=arguments.status_port)
+    for option in ("status_port", "status_host"):
+        if getattr(arguments, option) is not None:
+            settings[option] = getattr(arguments, option)
+    return _go(arguments, cameras, settings, as_json=arguments.log_json)
 
 
 def run_enhance(arguments: argparse.Namespace, source: str) -> int:
@@ -82,7 +86,6 @@ def _go(
     settings: dict[str, Any],
     *,
     as_json: bool = False,
-    status_port: int | None = None,
 ) -> int:
     from gpenvid import logs
     from gpenvid.cli.progress import stoppable
@@ -92,7 +95,7 @@ def _go(
     logs.configure(as_json=as_json, level=logging.ERROR if arguments.quiet else logging.INFO)
     keep_freed_memory()
     with stoppable("finishing the outputs; once more to abort") as stop:
-        report = live_cameras(cameras, report=arguments.report, stop=stop, status_port=status_port, **settings)
+        report = live_cameras(cameras, report=arguments.report, stop=stop, **settings)
     if not arguments.quiet:
         _tell(report, verbose=arguments.verbose)
     return 1 if any(camera.error is not None for camera in report.cameras) else 0

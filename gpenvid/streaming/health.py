@@ -49,10 +49,12 @@ def live_metrics(cameras: Sequence[Camera], pace: Pace, faces: Counts) -> Metric
 
 
 def health(cameras: Sequence[Camera]) -> str:
-    """What is wrong, in a line; "" when every camera gives pictures."""
-    wrong = [
-        f"{camera.name}: {camera.error or camera.source.reason or camera.source.state}"
-        for camera in cameras
-        if camera.error is not None or camera.source.state in ("connecting", "away")
-    ]
+    """What is wrong, in a line; "" when every camera gives pictures and every output takes them."""
+    wrong = []
+    for camera in cameras:
+        if camera.error is not None or camera.source.state in ("connecting", "away"):
+            wrong.append(f"{camera.name}: {camera.error or camera.source.reason or camera.source.state}")
+        for output in camera.report().outputs:
+            if output["state"] in ("waiting", "failed"):
+                wrong.append(output["error"] or f"{output['name']}: {output['state']}")
     return "; ".join(wrong)

@@ -26,7 +26,7 @@ from gpenvid.streaming.camera import Camera, Out
 from gpenvid.streaming.health import health, live_metrics
 from gpenvid.streaming.pace import LADDER, Pace
 from gpenvid.streaming.report import LiveReport
-from gpenvid.streaming.status import StatusServer
+from gpenvid.streaming.status import LOOPBACK, StatusServer
 from gpenvid.streaming.together import Task, Together
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def live(
     report: str | Path | None = None,
     stop: threading.Event | None = None,
     status_port: int | None = None,
+    status_host: str = LOOPBACK,
     restorer: Restorer | None = None,
     detector: Detector | None = None,
     **options: Any,
@@ -67,8 +68,8 @@ def live(
     """Make the faces of a live source better until it ends, `stop` is set or `duration` is over.
 
     source: a URL, a device, `webcam:0`, `x11grab:`, an SDP file or `-`. outputs: see `gpenvid live --help`; sink: used
-    instead. report: a JSON file that receives the report at the end. status_port: of `/metrics` and `/healthz` on the
-    loopback interface. options: any field of the dataclasses in `gpenvid.options`.
+    instead. report: a JSON file that receives the report at the end. status_port, status_host: where `/metrics`
+    and `/healthz` answer. options: any field of the dataclasses in `gpenvid.options`.
     Raises MediaError, WeightsError, DeviceError or OptionsError, all GpenvidError, with a one-line message.
     """
     words = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -77,6 +78,7 @@ def live(
         report=report,
         stop=stop,
         status_port=status_port,
+        status_host=status_host,
         restorer=restorer,
         detector=detector,
         **options,
@@ -92,6 +94,7 @@ def live_cameras(
     report: str | Path | None = None,
     stop: threading.Event | None = None,
     status_port: int | None = None,
+    status_host: str = LOOPBACK,
     restorer: Restorer | None = None,
     detector: Detector | None = None,
     **options: Any,
@@ -101,7 +104,7 @@ def live_cameras(
     A camera that fails ends alone; its report carries the error. Raises GpenvidError only for what concerns all.
     """
     session = _Session(cameras, options, restorer, detector, stop or threading.Event())
-    done = session.run(status_port)
+    done = session.run(status_port, status_host)
     if report is not None:
         done.write(report)
     return done
@@ -152,11 +155,11 @@ class _Session:
         outputs: Sink = spec.sink or choose_sink(spec.outputs, general.encoder, sink)
         return Camera(spec.name or address.name, address, outputs, source, live, general.tracker, self.stop)
 
-    def run(self, status_port: int | None) -> LiveReport:
+    def run(self, status_port: int | None, status_host: str) -> LiveReport:
         with ExitStack() as stack:
             if status_port is not None:
                 metrics = live_metrics(self.cameras, self.pace, self.enhancer.counts)
-                server = StatusServer(metrics, lambda: health(self.cameras), port=status_port)
+                server = StatusServer(metrics, lambda: health(self.cameras), host=status_host, port=status_port)
                 stack.enter_context(server)
                 log.info("status: http://%s:%d/metrics and /healthz", server.host, server.port)
             for camera in self.cameras:

@@ -15,6 +15,9 @@ from gpenvid.stages import background
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of Prometheus' text exposition format."""
 
+LOOPBACK = "127.0.0.1"
+"""Only this machine can ask."""
+
 _CLIENT_TIMEOUT = 2.0
 
 Labels = tuple[tuple[str, str], ...]
@@ -89,13 +92,16 @@ class StatusServer:
     """
 
     def __init__(
-        self, metrics: Metrics, health: Callable[[], str] = str, *, host: str = "127.0.0.1", port: int = 0
+        self, metrics: Metrics, health: Callable[[], str] = str, *, host: str = LOOPBACK, port: int = 0
     ) -> None:
-        """Take the port; 0 takes a free one, told by `port`. Raises OptionsError if it is taken or not permitted."""
+        """Take the port; 0 takes a free one, told by `port`. host: a name or address of this machine.
+
+        Raises OptionsError if the port is taken or not permitted, or the host isn't this one.
+        """
         try:
             self._server = HTTPServer((host, port), _handler(metrics, health))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+        except (OSError, OverflowError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise OptionsError(f"--status-port {port}: can't listen on {host} ({reason})") from error
         self.host, self.port = host, int(self._server.server_address[1])
         self._running = ExitStack()
