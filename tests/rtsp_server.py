@@ -1,9 +1,9 @@
 """An RTSP server for tests, GStreamer's. Run by the system's Python: it needs the bindings that Debian packages.
 
-    /usr/bin/python3 rtsp_server.py [--login USER:PASSWORD] [--port PORT] MODE:PATH:PIPELINE ...
+    /usr/bin/python3 rtsp_server.py [--login USER:PASSWORD] [--tls PEM] [--port PORT] MODE:PATH:PIPELINE ...
 
 MODE is `play` or `record`, PIPELINE what `gst-launch-1.0` understands: for play with a payloader `pay0` (sound `pay1`),
-for record with a depayloader `depay0` (sound `depay1`). Prints `port N` when it listens, and ends with its input.
+for record with a depayloader `depay0` (sound `depay1`). PEM: a certificate and its key, for rtsps. Prints `port N` when it listens, and ends with its input.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtspServer  # noqa: E402
 
 
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--login", default="")
+    parser.add_argument("--tls", default="")
     parser.add_argument("--port", default="0")
     parser.add_argument("mounts", nargs="+")
     arguments = parser.parse_args()
@@ -29,11 +30,12 @@ def main() -> None:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(arguments.port)
-    if arguments.login:
-        server.set_auth(login(*arguments.login.split(":", 1)))
+    guarded = bool(arguments.login or arguments.tls)
+    if guarded:
+        server.set_auth(guard(arguments.login, arguments.tls))
     for mount in arguments.mounts:
         mode, path, pipeline = mount.split(":", 2)
-        server.get_mount_points().add_factory(path, factory(mode, pipeline, bool(arguments.login)))
+        server.get_mount_points().add_factory(path, factory(mode, pipeline, guarded))
     server.attach(None)
     loop = GLib.MainLoop()
     GLib.io_add_watch(sys.stdin, GLib.IO_HUP, lambda *_: loop.quit())
@@ -58,12 +60,17 @@ def factory(mode: str, pipeline: str, guarded: bool) -> GstRtspServer.RTSPMediaF
     return made
 
 
-def login(user: str, password: str) -> GstRtspServer.RTSPAuth:
-    """Basic authentication of one user; without it, nothing is found."""
+def guard(login: str, pem: str) -> GstRtspServer.RTSPAuth:
+    """Basic authentication of one user, without whom nothing is found, and encryption; each if it is asked for."""
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "user")
-    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    if login:
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(*login.split(":", 1)), token)
+    else:
+        auth.set_default_token(token)
+    if pem:
+        auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(pem))
     return auth
 
 

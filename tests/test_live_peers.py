@@ -22,7 +22,7 @@ from fakes import PaintRestorer
 from live_run import NETWORKS, pictures, run, running
 from live_sink import GatheringSink
 from sink_feed import needs
-from test_sinks_network import WITH_SOUND, free_port, rtsp_server
+from test_sinks_network import WITH_SOUND, certificate, free_port, rtsp_server
 
 from gpenvid.errors import MediaError
 from gpenvid.streaming.session import live
@@ -58,6 +58,14 @@ def test_rtsp_is_pulled(video: str, sound: str) -> None:
     assert sink.streams is not None and sink.streams.audio is not None
     assert report.cameras[0].received["sound"] > 5
     assert report.cameras[0].received["connections"] == 1
+
+
+def test_rtsp_is_pulled_encrypted(tmp_path: Path) -> None:
+    sink = GatheringSink()
+    with rtsp_server(f"play:/camera:{H264} {AAC}", tls=certificate(tmp_path)) as port:
+        report = pictures(f"rtsps://127.0.0.1:{port}/camera", sink, 10, late="wait")
+    assert report.cameras[0].received["connections"] == 1
+    assert report.cameras[0].received["sound"] > 2
 
 
 def test_rtsp_is_pulled_and_published(tmp_path: Path) -> None:

@@ -37,11 +37,12 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 @contextmanager
-def rtsp_server(*mounts: str, port: int = 0, login: str = "") -> Iterator[int]:
+def rtsp_server(*mounts: str, port: int = 0, login: str = "", tls: Path | None = None) -> Iterator[int]:
     """A server in a process of its own; its port."""
     needs(gstreamer=True)
     command = [SYSTEM_PYTHON, str(Path(__file__).with_name("rtsp_server.py")), "--port", str(port)]
     command += ["--login", login] if login else []
+    command += ["--tls", str(tls)] if tls else []
     with subprocess.Popen(
         [*command, *mounts], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
@@ -54,6 +55,17 @@ def rtsp_server(*mounts: str, port: int = 0, login: str = "") -> Iterator[int]:
                 server.wait(5)
             except subprocess.TimeoutExpired:
                 server.kill()
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate that its holder has signed, and its key."""
+    needs("openssl")
+    pem = folder / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", str(pem), "-out", str(folder / "cert.pem")], check=True, capture_output=True)
+    with pem.open("a") as file:
+        file.write((folder / "cert.pem").read_text())
+    return pem
 
 
 def checked(path: Path, pictures: int, *, stamped: bool = True) -> None:
@@ -86,6 +98,16 @@ def test_rtsp_publish(tmp_path: Path, transport: str) -> None:
             until(lambda: len(read(received, strict=False)["pictures"]) >= 65)
         assert [(state.state, state.pictures, state.dropped) for state in sink.states] == [("closed", 75, 0)]
     checked(received, 65, stamped=False)
+
+
+def test_rtsp_encrypted(tmp_path: Path) -> None:
+    received = tmp_path / "received.ts"
+    with rtsp_server(WITH_SOUND.format(received), tls=certificate(tmp_path)) as port:
+        feed, sink = Feed(tmp_path, 2), choose_sink([f"rtsps://127.0.0.1:{port}/cam"])
+        with opened(sink, feed):
+            feed.give(sink, pace=0.02)
+            until(lambda: len(read(received, strict=False)["pictures"]) >= 40)
+    checked(received, 40, stamped=False)
 
 
 def test_rtsp_with_a_wrong_password_or_path_says_so(tmp_path: Path) -> None:
