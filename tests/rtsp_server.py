@@ -3,7 +3,8 @@
     /usr/bin/python3 rtsp_server.py [--login USER:PASSWORD] [--tls PEM] [--port PORT] MODE:PATH:PIPELINE ...
 
 MODE is `play` or `record`, PIPELINE what `gst-launch-1.0` understands: for play with a payloader `pay0` (sound `pay1`),
-for record with a depayloader `depay0` (sound `depay1`). PEM: a certificate and its key, for rtsps. Prints `port N` when it listens, and ends with its input.
+for record with a depayloader `depay0` (sound `depay1`). PEM: a certificate and its key, for rtsps. Prints `port N` when
+it listens, and ends with its input.
 """
 
 from __future__ import annotations
