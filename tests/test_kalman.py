@@ -111,6 +111,27 @@ def test_what_is_retracted_was_never_measured() -> None:
     np.testing.assert_allclose(banks[0].smooth(0, 19), banks[1].smooth(0, 19), atol=1e-12)
 
 
+def test_a_copied_slot_has_the_same_history_and_another_future() -> None:
+    path = np.random.default_rng(1).standard_normal(20).cumsum() + 0j
+    copied, two = Bank(1), Bank(1)
+    for bank in (copied, two, two):
+        bank.claim(path[:1], SPREAD)
+    for k in range(1, 20):
+        for bank in (copied, two):
+            bank.predict(0.04, np.ones((bank.slots, 1)))
+            z, r = np.full((bank.slots, 1), path[k]), np.full((bank.slots, 1), 0.3)
+            if bank is two and 9 <= k < 12:
+                r[1] = UNSEEN
+            bank.compare(z, r)
+            bank.correct()
+        if k == 11:
+            assert [copied.since(ago) for ago in (0, 0.04, 0.1, 9)] == [1, 2, 3, 11]
+            assert copied.copy(0) == 1
+            copied.retract(1, copied.since(0.08))
+    np.testing.assert_allclose(copied.state()[:, :2], two.state()[:, :2], atol=1e-12)
+    np.testing.assert_allclose(copied.smooth(0, 19)[:, :2], two.smooth(0, 19)[:, :2], atol=1e-12)
+
+
 def test_a_loosened_slot_goes_where_it_is_measured_and_is_not_smoothed_back() -> None:
     bank = Bank(1)
     bank.claim(np.zeros(1, complex), np.array([[0.01], [1.0], [1.0]]))

@@ -139,6 +139,33 @@ def test_another_face_that_comes_where_one_is_hidden_is_not_taken_for_it(lag: fl
         assert centres == pytest.approx({1: 300, 2: 260 + 8 * (k - 20)}, abs=5)
 
 
+@pytest.mark.parametrize("lag", [0.0, 0.4])
+def test_a_newcomer_who_steps_before_a_face_is_told_from_it_by_and_by(lag: float) -> None:
+    """The first stands still; it is hidden from picture 30 to 50 by one who appears right before it, and walks on."""
+    rng = np.random.default_rng(0)
+    pictures: list[list[Face] | None] = []
+    for k in range(80):
+        x, y = np.array([300, 200]) + rng.normal(0, 0.5, 2)
+        other = [_face(x + 12 + 3 * (k - 30), y + 8, 56, shape=0.05 + 0.05j)] if k >= 30 else []
+        pictures.append(other if 30 <= k < 50 else [_face(x, y), *other])
+    shown = _run(pictures, lag=lag)
+    for k in range(30 if lag else 45, 80):
+        seen = {track.id: _centre(track).real for track in shown[k] if track.detected}
+        first = {1: 300} if k >= 50 else {}
+        assert seen == pytest.approx({**first, 2: 312 + 3 * (k - 30)}, abs=5), k
+
+
+def test_a_face_that_comes_back_elsewhere_is_known_by_its_look() -> None:
+    rng = np.random.default_rng(0)
+    pictures: list[list[Face] | None] = []
+    for k in range(80):
+        x, y = np.array([300 + 200 * (k >= 50), 200]) + rng.normal(0, 0.5, 2)
+        pictures.append([] if 25 <= k < 50 else [_face(x, y, shape=0.06)])
+    assert {track.id for tracks in _run(pictures) for track in tracks} == {1}
+    other = [faces if k < 50 else [_face(500, 200, shape=-0.06)] for k, faces in enumerate(pictures)]
+    assert {track.id for tracks in _run(other) for track in tracks} == {1, 2}
+
+
 def test_idf1_and_hota_by_trackeval() -> None:
     pytest.importorskip("trackeval")
     from gpenvid.bench.tracking import _follow_crowd, scores

@@ -44,12 +44,6 @@ BASIS = _basis()
 
 _ANALYSIS = np.ascontiguousarray(BASIS.conj().T)
 
-NOISE_GAIN = np.array([0.2, 1, 1, 1, 1, 4, 4])
-"""Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""
-
-MOTION_GAIN = np.array([1, 0.25, 0.1, 0.1, 0.1, 0.05, 0.05])
-"""How much each channel moves, as a variance, beside the centre."""
-
 
 def encode(boxes: Real, landmarks: Complex) -> Complex:
     """Return the channels (N, 7) of boxes (N, 4) and landmarks (N, 5)."""
@@ -78,6 +72,11 @@ def decode(channels: Complex) -> tuple[Real, Complex]:
     middle = c + b * channels[..., 5:6]
     low, high = middle - half, middle + half
     return np.concatenate([low.real, low.imag, high.real, high.imag], -1), landmarks
+
+
+def looks(channels: Complex) -> Real:
+    """What tells faces apart in channels (..., C): log size and shape, (..., 7) real."""
+    return np.concatenate([channels[..., 1:2].real, channels[..., 2:5].real, channels[..., 2:5].imag], -1)
 
 
 @dataclass(frozen=True, slots=True)

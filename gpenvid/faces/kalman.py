@@ -246,20 +246,44 @@ class Bank:
     def retract(self, slot: int, count: int) -> None:
         """Take back what a slot measured in its last `count` steps, as if it had not been seen in them.
 
-        Called between `predict` and `correct`; the prediction is made anew. Does nothing if the step before them is
-        no longer on record.
+        A prediction that was made already is made anew. Does nothing if the step before them is no longer on record.
         """
-        assert self._next is not None, "predict first"
         if not 0 < count < len(self.steps):
             return
         own = self._own(slot)
         before = self.steps[-count - 1]
         x, P, evidence = before.posterior[..., own], before.posterior_cov[..., own], before.evidence[:, own]
-        for step in [*self.steps[-count:], self._next]:
+        for step in [*self.steps[-count:], *([self._next] if self._next else [])]:
             again = _predict(x, P, evidence, step.scale[own], step.dt, self.models)
             for name in _BY_CHANNEL:
                 getattr(step, name)[..., own] = getattr(again, name)
             x, P, evidence = again.posterior, again.posterior_cov, again.evidence
+        self._x[..., own], self._P[..., own], self._evidence[:, own] = x, P, evidence
+
+    def copy(self, slot: int) -> int:
+        """Return a new slot with the history of another. Called after `correct`."""
+        if not self._free:
+            self._widen(4)
+        new = self._free.pop()
+        here, there = self._own(slot), self._own(new)
+        for kept in (self._x, self._P, self._evidence):
+            kept[..., there] = kept[..., here]
+        for step in self.steps:
+            for name in _BY_CHANNEL:
+                kept = getattr(step, name)
+                kept[..., there] = kept[..., here]
+            if here in step.born:
+                step.born.append(there)
+        return new
+
+    def since(self, ago: float) -> int:
+        """The number of recorded steps not earlier than `ago` seconds before the last one."""
+        left, count = ago + 1e-6, 0
+        for step in reversed(self.steps):
+            if left < 0:
+                break
+            left, count = left - step.dt, count + 1
+        return count
 
     def state(self) -> Complex:
         """The present estimate (3, slots, C): position, velocity and acceleration."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.geometry import CHANNELS, Complex, Real, Sighting, decode, encode, robust
+from gpenvid.faces.geometry import CHANNELS, Complex, Real, Sighting, decode, encode, looks, robust
 from gpenvid.faces.kalman import UNSEEN, Bank, Index
+from gpenvid.faces.life import Sightings, course
 
 NOISE = np.array([0.2, 1, 1, 1, 1, 4, 4])
 """Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""
@@ -75,7 +76,7 @@ class Poses:
         self._last = np.zeros((0, CHANNELS), np.complex128)  # what each was like then
         self._course = np.zeros(0, np.complex128)  # its velocity then, over half a second
         self._doubts = np.zeros(0, np.intp)
-        self._look = np.zeros((2, 0, 7))  # mean and variance of what each looks like, see `_looks`
+        self._look = np.zeros((2, 0, 7))  # mean and variance of what each looks like, see `looks`
         self._leaps: dict[int, list[_Leap]] = {}
         self._now = np.zeros((3, 0, CHANNELS), np.complex128)
         self.patience = 0.17
@@ -118,7 +119,7 @@ class Poses:
         """
         mean, variance = self._look[:, slots, None]
         drift = (DRIFT * self._lost[slots])[:, None, None]
-        off = (_looks(seen.channels) - mean) ** 2 / (variance + 0.01**2 + drift**2)
+        off = (looks(seen.channels) - mean) ** 2 / (variance + 0.01**2 + drift**2)
         strange: Real = np.minimum(off, 16).mean(-1)
         return strange
 
@@ -169,18 +170,43 @@ class Poses:
         spread[:, 0] *= unit**2
         spread[0] = _usual_noise(unit, seen.scores[which : which + 1], np.ones(1))[0]
         slot = self.bank.claim(z, spread)
-        more = self.bank.slots - len(self._unit)
-        self._unit, self._doubts = np.pad(self._unit, (0, more), constant_values=1), np.pad(self._doubts, (0, more))
-        self._lost, self._course = np.pad(self._lost, (0, more)), np.pad(self._course, (0, more))
-        self._noise = np.pad(self._noise, (0, more), constant_values=1)
-        self._now, self._last = np.pad(self._now, ((0, 0), (0, more), (0, 0))), np.pad(self._last, ((0, more), (0, 0)))
+        self._fit()
         self._unit[slot], self._doubts[slot], self._lost[slot] = unit[0], 0, 0
-        self._look = np.pad(self._look, ((0, 0), (0, more), (0, 0)))
-        self._look[0, slot], self._look[1, slot] = _looks(z), 2 * spread[0, 1] + 0.02**2
+        self._look[0, slot], self._look[1, slot] = looks(z), 2 * spread[0, 1] + 0.02**2
         self._last[slot], self._course[slot], self._noise[slot] = z, 0, 1
         self._now[:, slot] = 0
         self._now[0, slot] = z
         return slot
+
+    def split(self, slot: int, ago: float, before: Sightings, after: Sightings) -> int:
+        """Return a new slot for the face that was in a slot until `ago` seconds ago; what was seen since is another's.
+
+        before, after: when and as what the two were seen. Called after `take`.
+        """
+        old = self.bank.copy(slot)
+        self._fit()
+        for kept in (self._unit, self._noise):
+            kept[old] = kept[slot]
+        self._now[:, old] = self._now[:, slot]
+        self.bank.retract(old, self.bank.since(ago))
+        lost = float(after[0][-1] - before[0][-1]) + self._lost[slot]
+        for which, (times, channels) in ((old, before), (slot, after)):
+            look = looks(channels)
+            self._look[:, which] = look.mean(0), np.maximum(look.var(0), 0.02**2)
+            self._last[which], self._course[which] = channels[-1], course(times, channels)
+            self._doubts[which], self._lost[which] = 0, lost if which == old else self._lost[slot]
+            self._leaps.pop(which, None)
+        return old
+
+    def _fit(self) -> None:
+        """Make room for the slots that the bank has."""
+        more = self.bank.slots - len(self._unit)
+        if more:
+            one, many = (0, more), ((0, more), (0, 0))
+            self._unit, self._noise = (np.pad(each, one, constant_values=1) for each in (self._unit, self._noise))
+            self._doubts, self._lost = np.pad(self._doubts, one), np.pad(self._lost, one)
+            self._course, self._last = np.pad(self._course, one), np.pad(self._last, many)
+            self._now, self._look = np.pad(self._now, ((0, 0), *many)), np.pad(self._look, ((0, 0), *many))
 
     def release(self, slot: int) -> None:
         """Stop following."""
@@ -213,7 +239,7 @@ class Poses:
     def _learn_looks(self, slots: Index, channels: Complex) -> None:
         """Learn from detections (n, C) what faces look like; an outlier counts as far as it is likely."""
         mean, variance = self._look[:, slots]
-        off = _looks(channels) - mean
+        off = looks(channels) - mean
         share = -np.expm1(-self._lost[slots, None] / LOOK)
         mean += share * np.clip(off, -3 * variance**0.5, 3 * variance**0.5)
         variance += share * (np.minimum(off**2, 9 * variance) - variance)
@@ -291,11 +317,6 @@ def box_size(channels: Complex) -> Real:
     """The geometric mean of a box's sides over |b|, (...), of channels (..., 7)."""
     size: Real = np.exp((channels[..., 6].real + channels[..., 6].imag) / 2)
     return size
-
-
-def _looks(channels: Complex) -> Real:
-    """What tells faces apart in channels (..., C): log size and shape, (..., 7) real."""
-    return np.concatenate([channels[..., 1:2].real, channels[..., 2:5].real, channels[..., 2:5].imag], -1)
 
 
 def _usual_noise(unit: Real, scores: Real, times: Real) -> Real:

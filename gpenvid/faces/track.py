@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from gpenvid.faces.association import associate, duplicates
 from gpenvid.faces.geometry import Sighting
+from gpenvid.faces.life import ASIDE, PAUSE, REVIEWS, Life, kin
 from gpenvid.faces.pose import Poses, box_size
 from gpenvid.faces.scene import LONGEST_GAP
 from gpenvid.faces.selection import Selection
@@ -25,38 +25,9 @@ _CONTEXT = 8
 """So many steps are kept beyond what is pending, for a jump to be taken back."""
 
 
-_LEAST = 0.05
-"""The strength to which a face has faded where it is detected for the last time."""
-
-
 class _Picture(NamedTuple):
     time: Time
     clock: float
-
-
-@dataclass(slots=True)
-class _Life:
-    """A face from its first detection to its last."""
-
-    id: int
-    slot: int
-    confirmed: bool
-    shown: float  # strength in the last picture handed out
-    times: list[float]  # of the detections, on the clock
-    faces: list[Face]  # the detections
-    runs: int = 1  # of the detector, since birth
-
-    def wanted(self, i: int, clock: float, now: float, bridge: float, fade: float) -> float:
-        """The strength at a time not before detection i, given what is known now: 0 to 1, or beyond.
-
-        It falls towards the last detection before a gap that is too long to bridge, as far ahead as that is known.
-        """
-        times = self.times
-        while i + 1 < len(times) and times[i + 1] - times[i] <= bridge:
-            i += 1
-        if i + 1 == len(times) and now - times[i] <= bridge:
-            return 1.0
-        return (times[i] - clock) / fade + _LEAST if fade else float(clock <= times[i])
 
 
 class Clock:
@@ -146,8 +117,8 @@ class Tracker:
 
     def _reset(self) -> None:
         self._poses = Poses()
-        self._lives: list[_Life] = []
-        self._gone: list[_Life] = []
+        self._lives: list[Life] = []
+        self._gone: list[Life] = []
         self._pending: deque[_Picture] = deque()
         self._shown: float | None = None  # the clock of the last picture handed out
         self._ran: float | None = None  # the clock of the last run of the detector, in this scene
@@ -168,7 +139,7 @@ class Tracker:
         """The longest time without a detection that is bridged as if nothing had happened."""
         return max(0.25, 2.2 * self._interval)
 
-    def _associate(self, seen: Sighting) -> list[tuple[_Life, int]]:
+    def _associate(self, seen: Sighting) -> list[tuple[Life, int]]:
         lives, poses, now = self._lives, self._poses, self._clock.now
         if not lives or not len(seen):
             return []
@@ -178,14 +149,18 @@ class Tracker:
         reach = 0.45 + np.minimum(0.8 * lost, 1.2)
         handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
         found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
+        centres = poses.centres[slots]
         pairs = associate(
-            poses.centres[slots], sizes, reach, handicap, lost <= self._bridge, poses.strangeness(slots, seen),
+            centres, sizes, reach, handicap, lost <= self._bridge, poses.strangeness(slots, seen),
             seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident,
             lambda: poses.alike(slots, seen),
         )  # fmt: skip
+        for i, d in pairs:
+            if lost[i] > max(PAUSE, 1.5 * self._interval) or abs(centres[i] - seen.channels[d, 0]) > ASIDE * sizes[i]:
+                lives[i].doubts.append(now)
         return [(lives[i], d) for i, d in pairs]
 
-    def _account(self, pairs: list[tuple[_Life, int]], seen: Sighting, faces: list[Face]) -> None:
+    def _account(self, pairs: list[tuple[Life, int]], seen: Sighting, faces: list[Face]) -> None:
         """Book a run of the detector: who was seen, who is gone, who is new."""
         now, first = self._clock.now, self._ran is None
         self._note_run()
@@ -204,6 +179,35 @@ class Tracker:
                     self._gone.append(life)
         if len(pairs) < len(seen):
             self._give_birth([d for _, d in pairs], seen, faces, first)
+        self._think_again(pairs)
+
+    def _think_again(self, pairs: list[tuple[Life, int]]) -> None:
+        """See whether a face was taken for another one, and whether a new one is one that was lost."""
+        for life in [life for life, _ in pairs if life.doubts]:
+            turn = life.takeover()
+            if turn is not None:
+                self._split(life, turn)
+        for life in [life for life in self._lives if life.fresh and life.confirmed and len(life.times) in REVIEWS]:
+            life.fresh = len(life.times) < REVIEWS[-1]
+            before = kin([other for other in self._lives if other.confirmed and other.seen_last < life.times[0]], life)
+            if before:
+                life.id, life.fresh = before.id, False
+                before.until = life.times[0]
+                self._lives.remove(before)
+                self._gone.append(before)
+
+    def _split(self, life: Life, turn: int) -> None:
+        """From detection number `turn` on a life is somebody else's, who gets a number of his own."""
+        since = life.times[turn]
+        before, after = life.seen(max(turn - 16, 0), turn), life.seen(turn, len(life.times))
+        earlier = Life(life.id, 0, True, life.shown, life.times[:turn], life.faces[:turn], life.runs, fresh=False)
+        earlier.slot = self._poses.split(life.slot, self._clock.now - since, before, after)
+        if self._shown is not None and self._shown >= since:
+            earlier.shown = 0.0
+        del life.times[:turn], life.faces[:turn], life.doubts[:]
+        life.id, life.fresh = self._next_id, True
+        self._next_id += 1
+        self._lives.append(earlier)
 
     def _note_run(self) -> None:
         """Learn how often the detector runs."""
@@ -220,7 +224,7 @@ class Tracker:
         for d in new:
             slot = self._poses.start(seen, d)
             shown = 1.0 if first else 0.0
-            self._lives.append(_Life(self._next_id, slot, first, shown, [self._clock.now], [faces[d]]))
+            self._lives.append(Life(self._next_id, slot, first, shown, [self._clock.now], [faces[d]]))
             self._next_id += 1
 
     def _emit(self) -> Final:
@@ -244,7 +248,7 @@ class Tracker:
             step = (clock - self._shown) / fade if fade and self._shown is not None else 1.0
             tracks = []
             here = [(life, bisect_right(life.times, clock) - 1) for life in lives if life.confirmed]
-            here = [(life, i) for life, i in here if i >= 0]
+            here = [(life, i) for life, i in here if i >= 0 and clock < life.until]
             chosen = self._selection.chosen([n.id for n, _ in here], boxes[k, [n.slot for n, _ in here]], self._size)
             for (life, i), choice in zip(here, chosen, strict=True):
                 wanted = min(life.wanted(i, clock, now, bridge, fade), float(gates[k, life.slot])) if choice else 0.0
@@ -268,5 +272,5 @@ class Tracker:
                 self._gone.remove(life)
         for life in self._lives:
             if len(life.times) > 256:
-                spare = max(bisect_right(life.times, oldest) - 2, 0)
+                spare = max(bisect_right(life.times, oldest) - 32, 0)
                 del life.times[:spare], life.faces[:spare]

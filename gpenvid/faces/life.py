@@ -1,0 +1,175 @@
+"""A face's life from its first detection to its last, and second thoughts about whose detections they were.
+
+Where one face hides another, or two come back at once, the first detections may be taken for the wrong one's. A few
+more settle it: people differ in size and in the shape of their landmarks by more than the detections of one do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gpenvid.faces.geometry import Complex, Real, Sighting, looks
+from gpenvid.types import Face
+
+LEAST = 0.05
+"""The strength to which a face has faded where it is detected for the last time."""
+
+PAUSE, ASIDE = 0.1, 0.05
+"""After so many seconds unseen, or so far from where it should be, in sizes, a face may be another."""
+
+REVIEWS = (3, 5, 8, 12)
+"""After so many detections since then that is looked into."""
+
+_OTHER, _SUDDEN = 4.5, 0.33
+"""By more than this, in variances, do looks differ that aren't one person's; this share of it is beyond any trend."""
+
+_SAME = 3.0
+"""By less than this do looks that may be one person's."""
+
+_MODEL, _CHANGE = 0.01, 0.03
+"""How much a look varies beside noise, and how much more in a second unseen."""
+
+
+@dataclass(slots=True)
+class Life:
+    """A face from its first detection to its last."""
+
+    id: int
+    slot: int
+    confirmed: bool
+    shown: float  # strength in the last picture handed out
+    times: list[float]  # of the detections, on the tracker's clock
+    faces: list[Face]  # the detections
+    runs: int = 1  # of the detector, since birth
+    doubts: list[float] = field(default_factory=list)  # when it may have become another
+    fresh: bool = True  # it may yet turn out to go on from another Life
+    until: float = np.inf  # when it goes on as another Life of the same id
+
+    def wanted(self, i: int, clock: float, now: float, bridge: float, fade: float) -> float:
+        """The strength at a time not before detection i, given what is known now: 0 to 1, or beyond.
+
+        It falls towards the last detection before a gap that is too long to bridge, as far ahead as that is known.
+        """
+        times = self.times
+        while i + 1 < len(times) and times[i + 1] - times[i] <= bridge:
+            i += 1
+        if i + 1 == len(times) and now - times[i] <= bridge:
+            return 1.0
+        return (times[i] - clock) / fade + LEAST if fade else float(clock <= times[i])
+
+    def takeover(self) -> int | None:
+        """Return the detection from which on this is somebody else, None if there is no such or no review is due."""
+        found, most = None, 0.0
+        turns = [self.times.index(doubt) for doubt in self.doubts]
+        if any(len(self.times) - turn in REVIEWS for turn in turns):
+            for turn in turns:
+                before, after = self.seen(max(turn - 16, 0), turn), self.seen(turn, len(self.times))
+                if min(len(before[0]), len(after[0])) >= REVIEWS[0]:
+                    off, limit = _difference(before, after), _OTHER * (1 + 2 / len(after[0]))
+                    if off > max(limit, most) and _leap(before, after) > limit * _SUDDEN:
+                        found, most = turn, off
+        while self.doubts and self.times[-REVIEWS[-1] :][0] > self.doubts[0]:
+            del self.doubts[0]
+        return found
+
+    @property
+    def settled(self) -> int:
+        """How many of the detections are its own beyond doubt."""
+        count = len(self.times)
+        for doubt in reversed(self.doubts):
+            turn = self.times.index(doubt)
+            if 0 < turn < count < turn + REVIEWS[0]:
+                count = turn
+        return count
+
+    @property
+    def seen_last(self) -> float:
+        """When it was seen last, beyond doubt."""
+        return self.times[self.settled - 1]
+
+    def seen(self, start: int, stop: int) -> Sightings:
+        """What was detected from one detection to before another."""
+        return np.array(self.times[start:stop]), Sighting.of(self.faces[start:stop]).channels
+
+
+Sightings = tuple[Real, Complex]
+"""Times (n,) and channels (n, 7) of a face's detections in a row."""
+
+
+def kin(lost: Sequence[Life], found: Life) -> Life | None:
+    """Return which of the faces lost before another was found it is: it looks like it, and could get there."""
+    after = found.seen(0, REVIEWS[-1])
+    best, which = _SAME, None
+    for life in lost:
+        before = life.seen(max(life.settled - 16, 0), life.settled)
+        off, gap = _difference(before, after), after[0][0] - before[0][-1]
+        place = before[1][-1, 0] + course(*before) * gap
+        far = abs(after[1][0, 0] - place) / np.exp(before[1][-1, 1].real)
+        off += 2 * max(far / (1 + 2.5 * gap) - 1, 0.0)
+        if off < best:
+            best, which = off, life
+    return which
+
+
+def course(times: Real, channels: Complex) -> complex:
+    """The mean velocity of a face's centre."""
+    t = times - times.mean()
+    return complex((t * channels[:, 0]).sum() / max(float((t**2).sum()), 1e-3))
+
+
+def _difference(before: Sightings, after: Sightings, trend: bool = False) -> float:
+    """How much looks differ before and after: the mean square over its variance, about 1 if it is chance."""
+    last, first = before[0][-1], after[0][0]
+    gap, noise = first - last, _noise(before[1], after[1])
+    between = min(gap / 2, 0.1)
+    a, near = _end(*before, last + between, noise, trend)
+    b, far = _end(*after, first - between, noise, trend)
+    return float(((b - a) ** 2 / ((near + far) * noise + _MODEL**2 + (_CHANGE * gap) ** 2)).mean())
+
+
+def _leap(before: Sightings, after: Sightings) -> float:
+    """As `_difference`, but beyond any trend: a head that turns or comes nearer stays itself.
+
+    0 if the face was seen all the time, and where it was to be expected.
+    """
+    before, after = (before[0][-8:], before[1][-8:]), (after[0][:8], after[1][:8])
+    gap = after[0][0] - before[0][-1]
+    aside = np.median(np.abs(_ahead(*before, after[0][:3]) - after[1][:3, 0])) / np.exp(before[1][-1, 1].real)
+    return _difference(before, after, trend=True) if gap > PAUSE or aside > 2 * ASIDE else 0.0
+
+
+def _ahead(times: Real, channels: Complex, then: Real) -> Complex:
+    """Where a face should be then (m,), by medians, which no outlier moves."""
+    z, t = channels[:, 0], times - times[-1]
+    steps = np.diff(z) / np.diff(t)
+    slope = complex(np.median(steps.real), np.median(steps.imag))
+    rest = z - slope * t
+    ahead: Complex = complex(np.median(rest.real), np.median(rest.imag)) + slope * (then - times[-1])
+    return ahead
+
+
+def _noise(*parts: Complex) -> float:
+    """The variance of a detection's look: as usual, or as the second differences of parts (n, 7) of a life say."""
+    usual = float(0.6**2 / np.exp(2 * parts[0][0, 1].real) + 0.012**2)
+    bends = np.concatenate([np.diff(looks(part), n=2, axis=0) for part in parts])
+    found = float(np.median(bends**2, 0).mean()) / (6 * 0.455) if len(bends) else usual
+    return max((4 * usual + len(bends) * found) / (4 + len(bends)), 0.3 * usual)
+
+
+def _end(times: Real, channels: Complex, then: float, noise: float, trend: bool) -> tuple[Real, float]:
+    """The look at a time near detections, of which outliers are left out, and its share of the noise.
+
+    It is constant, or with a trend a line in time.
+    """
+    x = looks(channels)
+    off = np.abs(x - np.median(x, 0)).max(1)
+    keep = off < max(6 * noise**0.5, 2 * float(np.median(off)))
+    x, t = x[keep], times[keep] - times[keep].mean()
+    if not trend:
+        return x.mean(0), 1 / len(t)
+    at = then - times[keep].mean()
+    total = max(float((t**2).sum()), 1e-9)
+    return x.mean(0) + (t[:, None] * x).sum(0) * (at / total), 1 / len(t) + float(at**2) / total
