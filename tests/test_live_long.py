@@ -31,7 +31,7 @@ from gpenvid.media.sinks import TIME_BASE, LiveStreams
 from gpenvid.streaming.report import Latency
 from gpenvid.streaming.session import CameraSpec, live_cameras
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 SECONDS = float(os.environ.get("GPENVID_LONG_SECONDS", "600"))
 OUTAGES = int(os.environ.get("GPENVID_LONG_OUTAGES", "200"))
