@@ -9,6 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid import patch
 from gpenvid.faces import align
 from gpenvid.faces.detect import Detector, load_detector
 from gpenvid.faces.mask import FaceParser, load_parser
@@ -17,7 +18,6 @@ from gpenvid.faces.steady import ResidualFilter
 from gpenvid.faces.tone import keep_gray
 from gpenvid.follow import Follower, Picture
 from gpenvid.gpen.restorer import Restorer, load_restorer
-from gpenvid.media import pixels
 from gpenvid.options import Options
 from gpenvid.report import Counts, StageClock
 from gpenvid.types import Float, Image, Track
@@ -29,12 +29,9 @@ FaceCallback = Callable[[Track, float, Image, Image], None]
 
 @dataclass(slots=True)
 class _Crop:
-    """One face taken out of a picture. `matrix` maps region pixels to crop pixels; the last two come later."""
+    """One face taken out of a picture. `matrix` maps stored picture px to crop px; the last two come later."""
 
     track: Track
-    x0: int
-    y0: int
-    region: Image
     matrix: Affine
     crop: Image
     weight: float
@@ -146,7 +143,6 @@ class Enhancer:
         """Take the aligned faces out of a picture, at most one per track."""
         crops = []
         with self.clock("crop"):
-            height, width = picture.frame.height, picture.frame.width
             for track in tracks:
                 self.counts.faces += 1
                 weight = self._weight(track)
@@ -158,16 +154,12 @@ class Enhancer:
                 except ValueError:  # points that lie on each other are no face
                     self.counts.skipped += 1
                     continue
-                stored = _compose(to_crop, _inverse(picture.to_stored))
-                bounds = align.crop_bounds(stored, self.restorer.size, width, height)
-                if bounds is None:
+                matrix = _compose(to_crop, _inverse(picture.to_stored))
+                crop = patch.cut_out(picture.frame, matrix, self.restorer.size)
+                if crop is None:
                     self.counts.skipped += 1
                     continue
-                x0, y0, x1, y1 = bounds
-                region = pixels.read_region(picture.frame, x0, y0, x1, y1)
-                matrix = align.localize(stored, x0, y0)
-                crop = align.crop(region, matrix, self.restorer.size)
-                crops.append(_Crop(track, x0, y0, region, matrix, crop, weight))
+                crops.append(_Crop(track, matrix, crop, weight))
         return crops
 
     def _weight(self, track: Track) -> float:
@@ -203,19 +195,18 @@ class Enhancer:
 
     def _put_back(self, picture: Picture, faces: list[_Crop], steady: ResidualFilter | None) -> None:
         picture.frame.make_writable()
-        touched: list[tuple[int, int, int, int]] = []
+        size, touched = self.restorer.size, list[tuple[int, int, int, int]]()
         for taken in faces:
             restored = keep_gray(taken.crop, taken.restored)
             if steady is not None:
                 restored = steady.update(taken.track.id, picture.seconds, taken.crop, restored)
-            height, width = taken.region.shape[:2]
-            box = (taken.x0, taken.y0, taken.x0 + width, taken.y0 + height)
-            beneath = taken.crop
-            if any(_overlap(box, other) for other in touched):
-                taken.region = pixels.read_region(picture.frame, *box)
-                beneath = align.crop(taken.region, taken.matrix, self.restorer.size)
-            delta = align.paste(taken.region, beneath, restored, taken.mask, taken.matrix)
-            pixels.add_region(picture.frame, taken.x0, taken.y0, delta)
+            box = align.crop_bounds(taken.matrix, size, picture.frame.width, picture.frame.height)
+            beneath: Image | None = taken.crop
+            if box is not None and any(_overlap(box, other) for other in touched):
+                beneath = patch.cut_out(picture.frame, taken.matrix, size)
+            if box is None or beneath is None:
+                continue
+            patch.put_back(picture.frame, taken.matrix, beneath, restored, taken.mask)
             touched.append(box)
             self.counts.restored += 1
             if self.on_face is not None:

@@ -17,7 +17,7 @@ from gpenvid.types import Float, Image
 
 Matrix = NDArray[np.float64]
 Picture = NDArray[Any]
-"""(h, w, 3), uint8 or float32."""
+"""(h, w) or (h, w, C), uint8, uint16 or float32."""
 
 TEMPLATE_SIZE = 512
 TEMPLATE: Float = np.array(
@@ -105,12 +105,22 @@ def localize(matrix: Matrix, x0: float, y0: float) -> Matrix:
 
 
 def crop(region: Image, matrix: Matrix, size: int) -> Image:
-    """Cut the aligned face out of a region: (h, w, 3) uint8 -> (size, size, 3) uint8.
+    """Cut the aligned face out of a region: (h, w, 3) uint8 -> (size, size, 3) uint8; see `sample`."""
+    return to_codes(sample(region, matrix, size))
 
-    matrix: region px -> crop px. Band-limited before it is reduced, cubic where it is enlarged; beyond the region,
-    which should end only where the picture ends or the crop has no need of it, the picture is mirrored.
+
+def sample(values: Picture, matrix: Matrix, size: int) -> Float:
+    """Sample an aligned face in a picture, a part or a plane of it: (h, w[, C]) -> (size, size[, C]) float32.
+
+    matrix: px of `values` -> crop px. Band-limited before it is reduced, cubic where it is enlarged; beyond the values,
+    which should end only where the picture ends or the crop has no need of it, they are mirrored.
     """
-    return _resample(region, matrix, (size, size), cv2.BORDER_REFLECT_101, smooth=True)
+    return _resample(values, matrix, (size, size), cv2.BORDER_REFLECT_101, smooth=True)
+
+
+def to_codes(values: Float) -> Image:
+    """Round and clip to uint8."""
+    return np.asarray(cv2.addWeighted(values, 1, values, 0, 0, dtype=cv2.CV_8U), np.uint8)
 
 
 @lru_cache(maxsize=16)
@@ -128,36 +138,55 @@ def feather(size: int, *, border: float = BORDER, softness: float = 0.15, power:
     return mask
 
 
-def paste(region: Image, crop_in: Image, restored: Image, mask: Float, matrix: Matrix) -> Float:
-    """Compute what to add to a region to show the restored face: (h, w, 3) float32 in code units, mask-weighted.
+def difference(crop_in: Image, restored: Image, mask: Float, matrix: Matrix) -> tuple[Float, Float]:
+    """Say what makes a picture show the restored face: what to add, (S, S, 3) float32, and how much to take away first.
 
-    region: (h, w, 3) uint8; crop_in: (S, S, 3) uint8, the crop as the network saw it; restored: the network's answer;
-    mask: (S, S) in [0, 1]; matrix: region px -> crop px. Exactly zero outside the mask, give or take four pixels of the
-    coarser grid.
+    crop_in: (S, S, 3) uint8, the crop as the network saw it; restored: the network's answer; mask: (S, S) in [0, 1];
+    matrix: picture px -> crop px. The second, (S, S) float32 in [0, 1], is the share of the picture that is replaced.
 
-    Where the face is smaller than the model, the restored face, reduced without aliasing, replaces the region. Where it
-    is larger, the difference restored - crop_in is enlarged and added, and the band above the model's resolution stays
-    the region's own, as far as the network let the finest band that it can see pass (`passed`): detail of a sharp face
-    stays, noise goes, and an unchanged crop changes nothing. Between REPLACE_BELOW and 1 region pixel per crop pixel
-    one turns smoothly into the other.
+    Where the face is smaller than the model, the restored face replaces the picture. Where it is larger, the difference
+    restored - crop_in is added, and the band above the model's resolution stays the picture's own, as far as the
+    network let the finest band that it can see pass (`passed`): detail of a sharp face stays, noise goes, and an
+    unchanged crop changes nothing. Between REPLACE_BELOW and 1 picture pixel per crop pixel one turns smoothly into the
+    other.
     """
-    height, width = region.shape[:2]
-    delta = np.zeros((height, width, 3), np.float32)
-    bounds = _mask_bounds(mask, matrix, width, height)
-    if bounds is None:
-        return delta
-    x0, y0, x1, y1 = bounds
-    back, shape = _inverse(localize(matrix, x0, y0)), (x1 - x0, y1 - y0)
     large = detail_kept(matrix)
     kept = large * passed(crop_in, restored) if large else np.zeros_like(mask)
     change = cv2.subtract(restored, cv2.multiply(crop_in, cv2.merge([kept] * 3), dtype=cv2.CV_32F), dtype=cv2.CV_32F)
-    change = _resample(np.asarray(cv2.multiply(change, cv2.merge([mask] * 3))), back, shape, cv2.BORDER_CONSTANT)
-    if kept.min() < 1:
-        weight = _resample(mask * (1 - kept), back, shape, cv2.BORDER_CONSTANT)
-        replaced = cv2.multiply(cv2.merge([weight] * 3), region[y0:y1, x0:x1], dtype=cv2.CV_32F)
-        change = np.asarray(cv2.subtract(change, replaced, change))
-    delta[y0:y1, x0:x1] = change
+    return np.asarray(cv2.multiply(change, cv2.merge([mask] * 3)), np.float32), mask * (1 - kept)
+
+
+def spread(change: Float, replaced: Float, values: Picture, matrix: Matrix) -> Float:
+    """Bring a `difference` to the picture that it is for: what to add to it, (h, w[, C]) float32.
+
+    change: (S, S[, C]), in the unit of `values`; replaced: (S, S); values: (h, w[, C]), a picture, a part or a plane of
+    it, in which 0 is nothing; matrix: px of `values` -> crop px. Reduced without aliasing; exactly zero where both are,
+    give or take four pixels of the coarser grid.
+    """
+    shape = (values.shape[1], values.shape[0])
+    back = _inverse(matrix)
+    delta = _resample(change, back, shape, cv2.BORDER_CONSTANT)
+    if replaced.any():
+        weight = _resample(replaced, back, shape, cv2.BORDER_CONSTANT)
+        if values.ndim == 3:
+            weight = np.asarray(cv2.merge([weight] * values.shape[2]), np.float32)
+        delta -= np.asarray(cv2.multiply(weight, values, dtype=cv2.CV_32F))
     return delta
+
+
+def spread_bounds(mask: Float, matrix: Matrix, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Bound the pixels of a width x height picture at which the mask (S, S), once spread, isn't zero.
+
+    matrix: picture px -> crop px. x0, y0, x1, y1, the last two exclusive; None if there are none.
+    """
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return None
+    reach = 2 + 3 * max(1.0, float(_footprint(matrix).max()))
+    x0, y0, x1, y1 = _preimage(matrix, columns[0] - reach, rows[0] - reach, columns[-1] + reach, rows[-1] + reach)
+    left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
+    right, bottom = min(width, int(np.ceil(x1)) + 1), min(height, int(np.ceil(y1)) + 1)
+    return (left, top, right, bottom) if right > left and bottom > top else None
 
 
 def passed(crop_in: Image, restored: Image) -> Float:
@@ -202,8 +231,10 @@ def detail_kept(matrix: Matrix) -> float:
 
 
 def _inverse(matrix: Matrix) -> Matrix:
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.asarray(np.concatenate([linear, -linear @ matrix[:, 2:]], axis=1))
+    (a, b, x), (c, d, y) = matrix.tolist()
+    det = a * d - b * c
+    inverse: Matrix = np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / det
+    return inverse
 
 
 def _footprint(matrix: Matrix) -> NDArray[np.float64]:
@@ -218,20 +249,8 @@ def _preimage(matrix: Matrix, x0: float, y0: float, x1: float, y1: float) -> tup
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def _mask_bounds(mask: Float, matrix: Matrix, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Bound the region pixels at which the enlarged or reduced mask isn't zero; None if there are none."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if not len(columns):
-        return None
-    reach = 2 + 3 * max(1.0, float(_footprint(matrix).max()))
-    x0, y0, x1, y1 = _preimage(matrix, columns[0] - reach, rows[0] - reach, columns[-1] + reach, rows[-1] + reach)
-    left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
-    right, bottom = min(width, int(np.ceil(x1)) + 1), min(height, int(np.ceil(y1)) + 1)
-    return (left, top, right, bottom) if right > left and bottom > top else None
-
-
-def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: int, *, smooth: bool = False) -> Picture:
-    """Warp by matrix (source px -> destination px) to shape (width, height), without aliasing where it is reduced.
+def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: int, *, smooth: bool = False) -> Float:
+    """Warp by matrix (source px -> destination px) to shape (width, height), float32, no aliasing where it is reduced.
 
     A filter in the source does what the warp, which is linear and so fast, leaves to be done: the low-pass of a
     reduction, and the sharpening that makes up for the warp's own loss. What is enlarged more than twice, and with
@@ -245,8 +264,8 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
         inverse, scale, lift = inverse / 2, scale / 2, lift / 4 + 1 / 8
     factor = 2 if scale.max() < (1.5 if smooth else 0.5) else 1
     lift += 1 / (12 * factor**2)
-    taps = _taps(float(scale[0]), lift), _taps(float(scale[1]), lift)
-    image = np.asarray(cv2.sepFilter2D(image, -1, *taps, borderType=cv2.BORDER_REFLECT_101))
+    across, down = (_taps(max(round(float(each), 3), 1.0), lift) for each in scale)
+    image = np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, across, down, borderType=cv2.BORDER_REFLECT_101))
     if factor == 2:
         image = np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
         inverse = inverse * 2
@@ -255,15 +274,15 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
     return np.asarray(cv2.warpAffine(image, inverse, shape, flags=flags, borderMode=border))
 
 
+@lru_cache(maxsize=64)
 def _taps(scale: float, lift: float) -> Float:
-    """Make the filter that goes before a linear warp, for `scale` source px per destination px.
+    """Make the filter that goes before a linear warp, for `scale` >= 1 source px per destination px.
 
     Lanczos-3 stretched to keep what that many times fewer samples can carry (the identity at 1 or less), convolved
     with (-lift, 1 + 2 lift, -lift), whose response is about 1 + lift (2 pi f)^2. That undoes, to second order, a linear
     interpolation between samples 1 / n apart, sinc(f / n)^2, with a lift of 1 / (12 n^2), and the halving of the
     samples by pyrDown, cos(pi f / 2)^4, with 1 / 8.
     """
-    scale = max(scale, 1.0)
     reach = int(np.ceil(3 * scale)) - 1 if scale > 1 else 0
     x = np.arange(-reach, reach + 1) / scale
     lowpass = np.sinc(x) * np.sinc(x / 3)

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import av
+import cv2
 import numpy as np
 from av.codec.codec import find_best_pix_fmt_of_list
 from numpy.typing import NDArray
+
+from gpenvid.types import Float
 
 Samples = NDArray[Any]
 """uint8 or uint16 (possibly of the other byte order), a view into a picture's plane."""
@@ -58,6 +61,24 @@ def samples(frame: av.VideoFrame, component: Component, layout: Layout) -> Sampl
     subsampled = component.plane != layout.components[0].plane or component is not layout.components[0]
     width = -(-frame.width >> layout.log2_x) if subsampled and layout.model == "yuv" else frame.width
     return rows[:, component.offset : component.offset + (width - 1) * component.step + 1 : component.step]
+
+
+def values(part: Samples, layout: Layout) -> NDArray[Any]:
+    """A copy of the samples as numbers, uint8 or uint16."""
+    wide = np.uint8 if layout.depth == 8 else np.uint16
+    return np.array(part >> layout.shift if layout.shift else part, wide, order="C")
+
+
+def add_samples(part: Samples, change: Float, layout: Layout) -> None:
+    """Add to samples in place, rounded and clipped. A change that rounds to zero leaves every bit, illegal ones too."""
+    old = values(part, layout)
+    new: Samples = cv2.add(old, np.ascontiguousarray(change), dtype=cv2.CV_8U if old.dtype == np.uint8 else cv2.CV_16U)
+    if layout.top < np.iinfo(old.dtype).max:
+        new = np.minimum(new, np.maximum(old, old.dtype.type(layout.top)))
+    if layout.shift:
+        part += (new - old) << layout.shift  # wraps for negative changes, as it should; the unused bits stay
+    else:
+        part[:] = new
 
 
 def duplicate(frame: av.VideoFrame, pix_fmt: str | None = None) -> av.VideoFrame:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpenvid.media.color import chroma_scale, convert, rgb_to_ycbcr, scale_and_offset
-from gpenvid.media.layouts import LAYOUTS, Layout, Samples, samples
+from gpenvid.media.layouts import LAYOUTS, Layout, Samples, add_samples, samples, values
 from gpenvid.types import Float, Image
 
 Float64 = NDArray[np.float64]
@@ -122,21 +122,21 @@ def add_region(frame: av.VideoFrame, x0: int, y0: int, delta: Float) -> None:
     scale, _ = scale_and_offset(frame, layout)
     if layout.model == "rgb":
         for channel, component in enumerate(layout.components):
-            _add(samples(frame, component, layout)[window], delta[..., channel] * scale, layout)
+            add_samples(samples(frame, component, layout)[window], delta[..., channel] * scale, layout)
         return
     unit = chroma_scale(frame, layout)
     matrix = rgb_to_ycbcr(frame) * np.array([[scale], [unit], [unit]], np.float32)
     change = np.asarray(cv2.transform(delta, matrix), np.float32)
-    _add(samples(frame, layout.components[0], layout)[window], change[..., 0], layout)
+    add_samples(samples(frame, layout.components[0], layout)[window], change[..., 0], layout)
     if layout.model == "gray":
         return
-    across, down = _chroma_phase(frame, layout)
+    across, down = chroma_phase(frame, layout)
     for channel, component in enumerate(layout.components[1:], 1):
         plane = samples(frame, component, layout)
         lower, top = _lower(change[..., channel], y0, frame.height, plane.shape[0], layout.log2_y, down)
         lower, left = _lower(lower.T, x0, frame.width, plane.shape[1], layout.log2_x, across)
         lower = lower.T
-        _add(plane[top : top + lower.shape[0], left : left + lower.shape[1]], lower, layout)
+        add_samples(plane[top : top + lower.shape[0], left : left + lower.shape[1]], lower, layout)
 
 
 def _orientation(frame: av.VideoFrame, tags: PictureTags) -> tuple[int, int, int, int]:
@@ -162,7 +162,7 @@ def _layout(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> Layout:
 
 
 def _read_yuv(frame: av.VideoFrame, layout: Layout, x0: int, y0: int, x1: int, y1: int) -> Image:
-    across, down = _chroma_phase(frame, layout)
+    across, down = chroma_phase(frame, layout)
     scale, offset = scale_and_offset(frame, layout)
     unit, middle = chroma_scale(frame, layout), float(1 << (layout.depth - 1))
     luma, cb, cr = (samples(frame, component, layout) for component in layout.components)
@@ -184,29 +184,16 @@ def _read_yuv(frame: av.VideoFrame, layout: Layout, x0: int, y0: int, x1: int, y
     return _to_uint8(np.asarray(cv2.transform(ycbcr, np.column_stack([inverse, shift])), np.float32))
 
 
-def _values(part: Samples, layout: Layout) -> Float:
-    return (part >> layout.shift if layout.shift else part).astype(np.float32)
-
-
 def _to_uint8(values: Float) -> Image:
     """Rounded and clipped."""
     return np.asarray(cv2.addWeighted(values, 1, values, 0, 0, dtype=cv2.CV_8U), np.uint8)
 
 
-def _add(part: Samples, change: Float, layout: Layout) -> None:
-    """Add to samples in place, rounded and clipped. A change that rounds to zero leaves every bit, illegal ones too."""
-    wide = np.uint8 if layout.depth == 8 else np.uint16
-    old = np.ascontiguousarray(part >> layout.shift if layout.shift else part, wide)
-    new: Samples = cv2.add(old, np.ascontiguousarray(change), dtype=cv2.CV_8U if wide is np.uint8 else cv2.CV_16U)
-    if layout.top < np.iinfo(wide).max:
-        new = np.minimum(new, np.maximum(old, wide(layout.top)))
-    if layout.shift:
-        part += (new - old) << layout.shift  # wraps for negative changes, as it should; the unused bits stay
-    else:
-        part[:] = new
+def _values(part: Samples, layout: Layout) -> Float:
+    return values(part, layout).astype(np.float32)
 
 
-def _chroma_phase(frame: av.VideoFrame, layout: Layout) -> tuple[float, float]:
+def chroma_phase(frame: av.VideoFrame, layout: Layout) -> tuple[float, float]:
     """Luma coordinates of the first chroma sample. Vertical siting only matters where chroma is subsampled vertically.
 
     With factors other than 2 the samples are cosited across and centred down, as in DV and Indeo.
