@@ -1,4 +1,4 @@
-"""A face cut out of its picture and put back, in the picture's own samples: what changes, by how much, and what never."""
+"""A face cut out of its picture and put back, in the samples of the picture: what changes, by how much, what never."""
 
 from __future__ import annotations
 
