@@ -48,6 +48,29 @@ def test_flicker_is_more_than_halved_and_the_picture_is_truer() -> None:
         assert metrics.psnr(a, truth) > metrics.psnr(b, truth) + 4
 
 
+def test_detail_is_carried_along_with_the_face() -> None:
+    """The face moves through the crop by 1.5 pixels a picture, and the network adds another texture each time."""
+    wide = cv2.copyMakeBorder(np.float32(FACE), 0, 0, 0, 60, cv2.BORDER_REFLECT)
+    crops = [
+        _uint8(cv2.warpAffine(wide, np.array([[1, 0, -1.5 * k], [0, 1, 0]]), (S, S), flags=cv2.INTER_CUBIC))
+        for k in range(30)
+    ]
+    restored = [_uint8(crop + _texture(100 + k, 1, 12)) for k, crop in enumerate(crops)]
+    flows = np.zeros((24, S, S, 2))
+    flows[..., 0] = 1.5
+    steady = _filter(crops, restored, 25)
+    assert metrics.e_warp(steady[5:], flows) < 0.5 * metrics.e_warp(np.stack(restored[5:]), flows)
+    assert metrics.psnr(steady[20], crops[20]) > metrics.psnr(restored[20], crops[20]) + 3
+
+
+def test_light_passes_as_it_is() -> None:
+    """A lamp that flickers lights the face and what is around it alike: a filtered face would stand out."""
+    crops = [_uint8(FACE * (1.0 if k % 2 else 0.8)) for k in range(20)]
+    steady = _filter(crops, [_uint8(crop + DETAIL) for crop in crops], 100)
+    for k in range(20):
+        assert abs(float(steady[k].mean()) - float((crops[k] + DETAIL).mean())) < 0.5
+
+
 def test_noise_in_the_input_does_not_switch_it_off() -> None:
     crops, restored = _clip(input_noise=6)
     added = np.stack(restored[10:]).astype(float) - np.stack(crops[10:])

@@ -1,42 +1,57 @@
-"""The flicker filter: what the network adds to a face may not change faster than the face does."""
+"""The flicker filter: what a face shows in detail may not change faster than the face does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.align import detail_gain
 from gpenvid.types import Float, Image
-
-BASE = 96.0
-"""Crop sides per standard deviation of the blur that takes the noise out of the crop before it is compared."""
 
 FORGET = 2.0
 """Seconds after which a track that wasn't seen is dropped."""
 
 _GRID = 64
-"""Motion is judged on copies of this many pixels a side."""
+"""Change is judged on copies of this many pixels a side."""
+
+_LIGHT = 8.0
+"""Crop sides per standard deviation of the blur that leaves of a crop its light only, which is never averaged."""
+
+_FLOW = 128
+"""Motion is searched on copies of at most this many pixels a side."""
+
+_LEAST_SIDE = 32
+"""In smaller crops no motion is searched."""
+
+_STILL = 0.05
+"""Pixels of motion that count as none: a copy in place stays sharp."""
+
+_CARRIED = 0.8
+"""What evidence is worth after it was moved: every interpolation costs some sharpness and place."""
 
 
 @dataclass(slots=True)
 class _Memory:
     time: float
-    residual: Float  # (S, S, 3), the filtered residual
-    look: Float  # (G, G, 3), what the crop looked like to which the residual belongs
-    count: Float  # (G, G), how many pictures' worth of evidence the residual holds
-    noise: float  # mean absolute change of a still pixel of the small copy
+    gray: Image  # (F, F), the crop in which motion is searched
+    detail: Float  # (S, S, 3), the filtered detail
+    look: Float  # (G, G, 3), what the crop looked like to which the detail belongs, but for its light
+    count: Float  # (G, G), how many pictures' worth of evidence the detail holds
+    noise: float  # mean absolute change of a still pixel of `look`
 
 
 class ResidualFilter:
-    """Averages, per track and pixel, the residual (restored - crop) over as long as the crop stays the same.
+    """Averages, per track and pixel, a restored face's detail over as long as the face stays the same.
 
-    Where the crop has changed from what it was when the average was made, by more than its noise, the average is
-    let go: lids, lips and a turning head show no ghosts. The average is of the residual, not of the picture, so
-    motion of the input passes through untouched. Durations are seconds: the picture rate doesn't matter.
+    The detail is what is left of the restored crop without the *input's* light (its coarsest structure), so that a
+    lamp, or the flicker of a film, passes as it is. It is carried along with the motion in the crops (optical flow by
+    dense inverse search: Kroeger et al. 2016). Where the crop then still differs from what it was when the average was
+    made, by more than its noise, the average is let go: lids, lips and a turning head show no ghosts. Durations are
+    seconds: the picture rate doesn't matter.
     """
 
     def __init__(self, stability: float = 50.0) -> None:
@@ -45,6 +60,8 @@ class ResidualFilter:
             raise ValueError(f"stability must be 0 to 100, got {stability}")
         self.seconds = 0.005 * stability
         self._memories: dict[int, _Memory] = {}
+        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._search.setFinestScale(1)  # the preset's 2 takes half a pixel for 0.58
 
     def update(self, track_id: int, time: float | Fraction, crop: Image, restored: Image) -> Image:
         """Return the restored crop with its flicker taken out.
@@ -56,23 +73,27 @@ class ResidualFilter:
         self._drop(now)
         if not self.seconds:
             return restored
-        base = _without_noise(crop, restored)
-        residual = np.asarray(cv2.subtract(restored, base, dtype=cv2.CV_32F), np.float32)
         side = min(_GRID, crop.shape[0])
         look = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+        light = cv2.GaussianBlur(look, (0, 0), side / _LIGHT)
+        look -= light
+        light = cv2.resize(light, crop.shape[:2], interpolation=cv2.INTER_LINEAR)
+        detail = np.asarray(cv2.subtract(restored, light, dtype=cv2.CV_32F), np.float32)
+        gray = _searchable(crop)
         old = self._memories.get(track_id)
-        if old is None or now < old.time or old.residual.shape != residual.shape:
-            self._memories[track_id] = _Memory(now, residual, look, np.ones((side, side), np.float32), 1.0)
+        if old is None or now - old.time < 0 or old.detail.shape != detail.shape:
+            self._memories[track_id] = _Memory(now, gray, detail, look, np.ones((side, side), np.float32), 1.0)
             return restored
-        same, noise = _sameness(look, old, now - old.time)
+        before, seen, count = self._carried(old, gray)
+        same, noise = _sameness(look, seen, old.noise, now - old.time)
         most = 1 / (1 - np.exp(-max(now - old.time, 1e-3) / self.seconds)) - 1
-        kept = same * np.minimum(old.count, most)
+        kept = same * np.minimum(count, most)
         weight = kept / (kept + 1)
-        look += weight[..., None] * (old.look - look)
+        look += weight[..., None] * (seen - look)
         full = cv2.resize(weight, crop.shape[:2], interpolation=cv2.INTER_LINEAR)
-        residual += cv2.merge([full] * 3) * (old.residual - residual)
-        self._memories[track_id] = _Memory(now, residual, look, kept + 1, noise)
-        return np.asarray(cv2.add(base, residual, dtype=cv2.CV_8U), np.uint8)
+        detail += cv2.merge([full] * 3) * (before - detail)
+        self._memories[track_id] = _Memory(now, gray, detail, look, kept + 1, noise)
+        return np.asarray(cv2.add(light, detail, dtype=cv2.CV_8U), np.uint8)
 
     def forget(self, track_id: int) -> None:
         """Forget a track, known or not."""
@@ -86,22 +107,50 @@ class ResidualFilter:
         for track_id in [i for i, memory in self._memories.items() if abs(now - memory.time) > FORGET]:
             del self._memories[track_id]
 
+    def _carried(self, old: _Memory, gray: Image) -> tuple[Float, Float, Float]:
+        """Return what is remembered, detail, look and count, moved to where it is now."""
+        if min(gray.shape) < _LEAST_SIDE:
+            return old.detail, old.look, old.count
+        found = self._search.calc(gray, old.gray, np.zeros((*gray.shape, 2), np.float32))
+        flow = np.asarray(cv2.GaussianBlur(found, (0, 0), 2), np.float32) / np.float32(gray.shape[0])
+        reach = np.abs(flow).max(-1, keepdims=True) * old.detail.shape[0]
+        if reach.max() < _STILL / 2:
+            return old.detail, old.look, old.count
+        flow *= np.clip(reach / _STILL - 0.5, 0, 1)
+        count = _CARRIED * _moved(old.count, flow, cv2.INTER_LINEAR)
+        return _moved(old.detail, flow), _moved(old.look, flow), np.asarray(count, np.float32)
 
-def _without_noise(crop: Image, restored: Image) -> Float:
-    """The crop, (S, S, 3) float32, blurred where the network took its finest detail for noise; exact where it did not.
 
-    The noise is new in every picture: an average of restored - crop would put it back.
+def _searchable(crop: Image) -> Image:
+    """A gray copy without noise, of at most _FLOW pixels a side."""
+    side = min(_FLOW, crop.shape[0])
+    gray = cv2.cvtColor(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.GaussianBlur(gray, (0, 0), side / 96), np.uint8)
+
+
+def _moved(values: Float, flow: Float, method: int = cv2.INTER_LANCZOS4) -> Float:
+    """Fetch values (N, N[, 3]) from where a backward flow (F, F, 2), in sides of the crop, says they were.
+
+    OpenCV's cubic moves by a fifth more than it is told, its linear blurs.
     """
-    kept = cv2.merge([detail_gain(crop, restored) ** 4] * 3)
-    blurred = cv2.GaussianBlur(crop, (0, 0), crop.shape[0] / BASE).astype(np.float32)
-    return np.asarray(blurred + kept * (crop.astype(np.float32) - blurred), np.float32)
+    side = values.shape[0]
+    where = np.asarray(cv2.resize(flow, (side, side), interpolation=cv2.INTER_LINEAR), np.float32) * np.float32(side)
+    where += _pixels(side)
+    moved = cv2.remap(values, where[..., 0], where[..., 1], method, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.float32)
 
 
-def _sameness(look: Float, old: _Memory, dt: float) -> tuple[NDArray[np.float32], float]:
+@lru_cache(maxsize=4)
+def _pixels(side: int) -> Float:
+    """The coordinates of pixels, (side, side, 2) x y."""
+    return np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).astype(np.float32)
+
+
+def _sameness(look: Float, old: Float, usual: float, dt: float) -> tuple[NDArray[np.float32], float]:
     """Return (G, G), 1 where the crop looks as it did, 0 where it doesn't, and the noise level for the next time."""
-    change = cv2.absdiff(look, old.look).max(-1)
+    change = cv2.absdiff(look, old).max(-1)
     quiet = float(np.median(change))
-    noise = old.noise + (1 - np.exp(-dt / 0.3)) * (min(quiet, 4.0) - old.noise)
+    noise = usual + (1 - np.exp(-dt / 0.3)) * (min(quiet, 4.0) - usual)
     change = cv2.GaussianBlur(change, (0, 0), look.shape[0] / 64)
     excess = np.maximum(change - 1.5 * noise, 0) / (3 + 1.5 * noise)
     return np.exp(-(excess**2)), noise
