@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpenvid.faces.geometry import Complex, Real, Sighting, looks
+from gpenvid.faces.geometry import Complex, Real, looks
 from gpenvid.types import Face
 
 LEAST = 0.05
@@ -43,6 +43,7 @@ class Life:
     shown: float  # strength in the last picture handed out
     times: list[float]  # of the detections, on the tracker's clock
     faces: list[Face]  # the detections
+    channels: list[Complex]  # the detections, (7,) each
     runs: int = 1  # of the detector, since birth
     doubts: list[float] = field(default_factory=list)  # when it may have become another
     fresh: bool = True  # it may yet turn out to go on from another Life
@@ -64,16 +65,22 @@ class Life:
         """Return the detection from which on this is somebody else, None if there is no such or no review is due."""
         found, most = None, 0.0
         turns = [self.times.index(doubt) for doubt in self.doubts]
-        if any(len(self.times) - turn in REVIEWS for turn in turns):
+        if any(len(self.times) - turn in REVIEWS and self._change(turn) for turn in turns):
             for turn in turns:
-                before, after = self.seen(max(turn - 16, 0), turn), self.seen(turn, len(self.times))
-                if min(len(before[0]), len(after[0])) >= REVIEWS[0]:
-                    off, limit = _difference(before, after), _OTHER * (1 + 2 / len(after[0]))
-                    if off > max(limit, most) and _leap(before, after) > limit * _SUDDEN:
-                        found, most = turn, off
+                off = self._change(turn)
+                if off > most:
+                    found, most = turn, off
         while self.doubts and self.times[-REVIEWS[-1] :][0] > self.doubts[0]:
             del self.doubts[0]
         return found
+
+    def _change(self, turn: int) -> float:
+        """How much the look differs before a detection and from it on; 0 if that is one person's."""
+        if min(turn, len(self.times) - turn) < REVIEWS[0]:
+            return 0.0
+        before, after = self.seen(max(turn - 16, 0), turn), self.seen(turn, len(self.times))
+        off, limit = _difference(before, after), _OTHER * (1 + 2 / len(after[0]))
+        return off if off > limit and _leap(before, after) > limit * _SUDDEN else 0.0
 
     @property
     def settled(self) -> int:
@@ -90,9 +97,13 @@ class Life:
         """When it was seen last, beyond doubt."""
         return self.times[self.settled - 1]
 
+    def forget(self, count: int) -> None:
+        """Drop the first detections."""
+        del self.times[:count], self.faces[:count], self.channels[:count]
+
     def seen(self, start: int, stop: int) -> Sightings:
         """What was detected from one detection to before another."""
-        return np.array(self.times[start:stop]), Sighting.of(self.faces[start:stop]).channels
+        return np.array(self.times[start:stop]), np.stack(self.channels[start:stop])
 
 
 Sightings = tuple[Real, Complex]

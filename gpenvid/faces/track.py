@@ -169,6 +169,7 @@ class Tracker:
         for life, d in pairs:
             life.times.append(now)
             life.faces.append(faces[d])
+            life.channels.append(seen.channels[d])
             if not life.confirmed:
                 life.confirmed = now - life.times[0] >= self.options.confirm and 2 * len(life.times) >= life.runs
         if len(pairs) < len(self._lives):
@@ -200,11 +201,15 @@ class Tracker:
         """From detection number `turn` on a life is somebody else's, who gets a number of his own."""
         since = life.times[turn]
         before, after = life.seen(max(turn - 16, 0), turn), life.seen(turn, len(life.times))
-        earlier = Life(life.id, 0, True, life.shown, life.times[:turn], life.faces[:turn], life.runs, fresh=False)
+        earlier = Life(
+            life.id, 0, True, life.shown, life.times[:turn], life.faces[:turn], life.channels[:turn], life.runs
+        )
+        earlier.fresh = False
         earlier.slot = self._poses.split(life.slot, self._clock.now - since, before, after)
         if self._shown is not None and self._shown >= since:
             earlier.shown = 0.0
-        del life.times[:turn], life.faces[:turn], life.doubts[:]
+        life.forget(turn)
+        life.doubts.clear()
         life.id, life.fresh = self._next_id, True
         self._next_id += 1
         self._lives.append(earlier)
@@ -224,7 +229,9 @@ class Tracker:
         for d in new:
             slot = self._poses.start(seen, d)
             shown = 1.0 if first else 0.0
-            self._lives.append(Life(self._next_id, slot, first, shown, [self._clock.now], [faces[d]]))
+            self._lives.append(
+                Life(self._next_id, slot, first, shown, [self._clock.now], [faces[d]], [seen.channels[d]])
+            )
             self._next_id += 1
 
     def _emit(self) -> Final:
@@ -273,4 +280,4 @@ class Tracker:
         for life in self._lives:
             if len(life.times) > 256:
                 spare = max(bisect_right(life.times, oldest) - 32, 0)
-                del life.times[:spare], life.faces[:spare]
+                life.forget(spare)
