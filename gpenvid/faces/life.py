@@ -23,7 +23,10 @@ PAUSE, ASIDE = 0.1, 0.05
 REVIEWS = (3, 5, 8, 12)
 """After so many detections since then that is looked into."""
 
-_OTHER, _SUDDEN = 4.5, 0.33
+_TURN = 2
+"""In so many ways may a look change at once by a turn of the head or a smile: another person differs in more."""
+
+_OTHER, _SUDDEN = 2.0, 0.33
 """By more than this, in variances, do looks differ that aren't one person's; this share of it is beyond any trend."""
 
 _SAME = 3.0
@@ -79,7 +82,7 @@ class Life:
         if min(turn, len(self.times) - turn) < REVIEWS[0]:
             return 0.0
         before, after = self.seen(max(turn - 16, 0), turn), self.seen(turn, len(self.times))
-        off, limit = _difference(before, after), _OTHER * (1 + 2 / len(after[0]))
+        off, limit = _difference(before, after, _TURN), _OTHER * (1 + 2 / len(after[0]))
         return off if off > limit and _leap(before, after) > limit * _SUDDEN else 0.0
 
     @property
@@ -131,14 +134,18 @@ def course(times: Real, channels: Complex) -> complex:
     return complex((t * channels[:, 0]).sum() / max(float((t**2).sum()), 1e-3))
 
 
-def _difference(before: Sightings, after: Sightings, trend: bool = False) -> float:
-    """How much looks differ before and after: the mean square over its variance, about 1 if it is chance."""
+def _difference(before: Sightings, after: Sightings, but: int = 0, trend: bool = False) -> float:
+    """How much looks differ before and after: the mean square over its variance, about 1 if it is chance.
+
+    but: so many of the largest differences are left out.
+    """
     last, first = before[0][-1], after[0][0]
     gap, noise = first - last, _noise(before[1], after[1])
     between = min(gap / 2, 0.1)
     a, near = _end(*before, last + between, noise, trend)
     b, far = _end(*after, first - between, noise, trend)
-    return float(((b - a) ** 2 / ((near + far) * noise + _MODEL**2 + (_CHANGE * gap) ** 2)).mean())
+    off = (b - a) ** 2 / ((near + far) * noise + _MODEL**2 + (_CHANGE * gap) ** 2)
+    return float(np.sort(off)[: len(off) - but].mean())
 
 
 def _leap(before: Sightings, after: Sightings) -> float:
@@ -149,7 +156,7 @@ def _leap(before: Sightings, after: Sightings) -> float:
     before, after = (before[0][-8:], before[1][-8:]), (after[0][:8], after[1][:8])
     gap = after[0][0] - before[0][-1]
     aside = np.median(np.abs(_ahead(*before, after[0][:3]) - after[1][:3, 0])) / np.exp(before[1][-1, 1].real)
-    return _difference(before, after, trend=True) if gap > PAUSE or aside > 2 * ASIDE else 0.0
+    return _difference(before, after, _TURN, trend=True) if gap > PAUSE or aside > 2 * ASIDE else 0.0
 
 
 def _ahead(times: Real, channels: Complex, then: Real) -> Complex:
