@@ -24,8 +24,8 @@ from fakes import PaintRestorer
 from live_run import NETWORKS, accounted, demuxers, run, running
 from live_sink import GatheringSink
 from rtsp_camera import Camera, CameraServer, milliseconds, painted
-from test_live_peers import AAC, H264
-from test_sinks_network import WITH_SOUND, rtsp_server
+from test_live_peers import AAC, H264, ffmpeg
+from test_sinks_network import WITH_SOUND, free_port, rtsp_server
 
 from gpenvid.media.sinks import TIME_BASE, LiveStreams
 from gpenvid.streaming.report import Latency
@@ -93,7 +93,9 @@ def resident() -> int:
 
 
 def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str], None]) -> None:
-    received, sink = tmp_path / "received.ts", MeasuringSink()
+    sink = MeasuringSink()
+    received = {name: tmp_path / f"{name}.ts" for name in ("GStreamer", "ffmpeg")}
+    listening = f"rtsp://127.0.0.1:{free_port()}/cam"
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER.format(tests=str(Path(__file__).parent))],
         stdin=subprocess.PIPE,
@@ -108,12 +110,15 @@ def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str]
         while not stop.wait(1):
             samples.append((time.monotonic() - began, resident(), threading.active_count()))
 
-    with rtsp_server(f"play:/camera:{H264} {AAC}", WITH_SOUND.format(received)) as port:
+    with (
+        rtsp_server(f"play:/camera:{H264} {AAC}", WITH_SOUND.format(received["GStreamer"])) as port,
+        ffmpeg("-rtsp_flags", "listen", "-i", listening, "-c", "copy", str(received["ffmpeg"])) as recorder,
+    ):
         own = f"rtsp://127.0.0.1:{int(server.stdout.readline())}/camera"
         base = f"rtsp://127.0.0.1:{port}"
         specs = [
             CameraSpec(name="own", source=own, sink=sink),
-            CameraSpec(name="published", source=f"{base}/camera", outputs=(f"{base}/cam",)),
+            CameraSpec(name="published", source=f"{base}/camera", outputs=(f"{base}/cam", listening)),
         ]
         watching = threading.Thread(target=watch)
         watching.start()
@@ -121,6 +126,7 @@ def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str]
         report = live_cameras(specs, **networks, duration=SECONDS, stall=20.0)
         stop.set()
         watching.join()
+        recorder.wait(20)
     server.stdin.close()
     server.wait(10)
     for camera in report.cameras:
@@ -137,15 +143,23 @@ def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str]
     assert growth < 10_000_000
     assert len({count for _, _, count in warm[:-3]}) == 1
     assert max(sink.shown[1] - sink.heard[0], sink.heard[1] - sink.shown[0]) < 0.04
-    with av.open(str(received)) as container:
-        ends = {"video": [0.0, 0.0], "audio": [0.0, 0.0]}
+    for name, path in received.items():
+        first, last = ends(path)
+        spans = {kind: last[kind] - first[kind] for kind in first}
+        tell(f"{name} received: {spans}")
+        assert abs(spans["video"] - spans["audio"]) < 0.7
+
+
+def ends(path: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """The first and the last time of each kind of stream, seconds."""
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    with av.open(str(path)) as container:
         for packet in container.demux():
             if packet.pts is not None:
-                now = float(packet.pts * packet.time_base)
-                ends[packet.stream.type] = [ends[packet.stream.type][0] or now, now]
-    spans = {kind: b - a for kind, (a, b) in ends.items()}
-    tell(f"received: {spans}")
-    assert abs(spans["video"] - spans["audio"]) < 0.7
+                last[packet.stream.type] = float(packet.pts * packet.time_base)
+                first.setdefault(packet.stream.type, last[packet.stream.type])
+    return first, last
 
 
 def test_no_outage_is_the_last(tell: Callable[[str], None]) -> None:

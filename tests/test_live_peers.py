@@ -41,11 +41,11 @@ STUBS = NETWORKS | {"restorer": PaintRestorer()}
 
 
 @contextmanager
-def ffmpeg(*words: str) -> Iterator[None]:
+def ffmpeg(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     needs("ffmpeg")
     with subprocess.Popen(["ffmpeg", "-v", "error", *words], stdin=subprocess.DEVNULL) as process:
         try:
-            yield
+            yield process
         finally:
             process.kill()
 
