@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 import av
 import numpy as np
@@ -25,6 +27,14 @@ from gpenvid.types import Float, Image, Track
 Affine = NDArray[np.float64]
 FaceCallback = Callable[[Track, float, Image, Image], None]
 """Called for each restored face: track, time in seconds, aligned crop, restored crop (both (S, S, 3) RGB)."""
+T = TypeVar("T")
+
+
+class Beside(Protocol):
+    """Runs a step of the work beside the others, as `stages.prefetch` does."""
+
+    def __call__(self, steps: Generator[T, None, None], name: str) -> Generator[T, None, None]:
+        """What `steps` gives, in its order; closing it closes `steps`."""
 
 
 @dataclass(slots=True)
@@ -37,6 +47,13 @@ class _Crop:
     weight: float
     restored: Image = field(init=False)
     mask: Float = field(init=False)
+
+
+_Found = tuple[Picture, list[_Crop]]
+
+
+def _in_turn(steps: Generator[T, None, None], name: str) -> Generator[T, None, None]:
+    return steps
 
 
 class Enhancer:
@@ -82,14 +99,21 @@ class Enhancer:
         self._follower = Follower(chosen, self.detector, self.counts, self.clock)
         self._mask = align.feather(self.restorer.size)
 
-    def process(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    def process(self, frames: Iterable[av.VideoFrame], beside: Beside = _in_turn) -> Iterator[av.VideoFrame]:
         """Yield every picture of a video, in order, with its faces restored in place.
 
         frames: decoded pictures with increasing pts and a time_base, in any pixel format of
-        `media.pixels.EDITABLE`. At most the look-ahead plus one batch of pictures is held at any time.
+        `media.pixels.EDITABLE`. beside: is given what each step makes and the step's name, "find" or "restore", and
+        gives the same back, perhaps made in another thread; pasting is left to the caller's. By default one step
+        follows the other, and at most the look-ahead plus one batch of pictures is held at any time.
         """
         steady = ResidualFilter(self.options.tracker.stability)
-        yield from self._restored(self._follower.follow(frames), steady)
+        with ExitStack() as running:
+            found = running.enter_context(closing(beside(self._found(frames), "find")))
+            restored = running.enter_context(closing(beside(self._restored(found), "restore")))
+            for batch in restored:
+                for picture, crops in batch:
+                    yield self._give(picture, crops, steady)
 
     def together(self, followed: Sequence[tuple[Picture, list[Track], ResidualFilter]]) -> None:
         """Restore the faces of pictures in place, in one batch, wherever they come from; a live session does so.
@@ -114,30 +138,35 @@ class Enhancer:
             chosen = selection.chosen([track.id for track in tracks], boxes, picture.size)
             shown = selection.gates(boxes, landmarks) * chosen
             tracks = [replace(track, strength=float(each)) for track, each in zip(tracks, shown, strict=True)]
-        (enhanced,) = self._restored(iter([(picture, tracks)]), steady=None)
-        return enhanced
+        crops = self._crops(picture, tracks)
+        self._restore(crops)
+        return self._give(picture, crops, steady=None)
 
     def image(self, rgb: Image) -> Image:
         """Restore the faces of an RGB uint8 picture (H, W, 3); returns a new array of the same shape."""
         better = self.still(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24"))
         return better.to_ndarray().astype(np.uint8, copy=False)
 
-    def _restored(
-        self, followed: Iterator[tuple[Picture, list[Track]]], steady: ResidualFilter | None
-    ) -> Iterator[av.VideoFrame]:
-        """Gather the crops of several pictures into batches, restore them and put them back."""
+    def _found(self, frames: Iterable[av.VideoFrame]) -> Generator[_Found, None, None]:
+        """Every picture with its aligned faces."""
+        for picture, tracks in self._follower.follow(frames):
+            yield picture, self._crops(picture, tracks)
+
+    def _restored(self, found: Iterable[_Found]) -> Generator[list[_Found], None, None]:
+        """Gather the crops of several pictures into batches, and restore them."""
         batch = self.options.restorer.batch or getattr(self.restorer, "batch", 4)
         window = 2 * batch if self.options.tracker.lag > 0 else 1
-        ready: list[tuple[Picture, list[_Crop]]] = []
+        ready: list[_Found] = []
         gathered = 0
-        for picture, tracks in followed:
-            crops = self._crops(picture, tracks)
-            ready.append((picture, crops))
-            gathered += len(crops)
+        for each in found:
+            ready.append(each)
+            gathered += len(each[1])
             if gathered == 0 or gathered >= batch or len(ready) >= window:
-                yield from self._finish(ready, steady)
+                self._restore([crop for _, crops in ready for crop in crops])
+                yield ready
                 ready, gathered = [], 0
-        yield from self._finish(ready, steady)
+        self._restore([crop for _, crops in ready for crop in crops])
+        yield ready
 
     def _crops(self, picture: Picture, tracks: list[Track]) -> list[_Crop]:
         """Take the aligned faces out of a picture, at most one per track."""
@@ -167,13 +196,6 @@ class Enhancer:
         least = self.options.paste.min_face
         grown = 1.0 if least == 0 else float(np.clip((track.face.size / least - 1) / 0.25, 0, 1))
         return track.strength * grown * self.options.paste.blend / 100
-
-    def _finish(
-        self, ready: list[tuple[Picture, list[_Crop]]], steady: ResidualFilter | None
-    ) -> Iterator[av.VideoFrame]:
-        self._restore([crop for _, taken in ready for crop in taken])
-        for picture, taken in ready:
-            yield self._give(picture, taken, steady)
 
     def _restore(self, crops: list[_Crop]) -> None:
         """All of them in one batch."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -41,6 +41,9 @@ LEAD_IN = 2
 
 DEPTH = 8
 """Pictures that wait between two stages at most."""
+
+AHEAD = 2
+"""Pictures with their faces, and restored batches of them, that wait at most."""
 
 ProgressCallback = Callable[[int, "int | None", int], None]
 """Called after each picture: pictures done, pictures expected (None when unknown), faces restored so far."""
@@ -208,14 +211,14 @@ class _Job:
             self.report.notes += reader.notes
 
     def _stream(self, reader: Reader, writer: Writer | None) -> None:
-        """Decode, enhance and encode, each in a thread of its own; encoding in this one."""
+        """Decode, find faces, restore, paste and encode, each in a thread of its own; encoding in this one."""
         clock = self.enhancer.clock
         total = self.info.frames
         resumed = writer.resumed if writer else None
         first = None if resumed is None else resumed - LEAD_IN
         pictures = reader.pictures(writer.copy if writer else None, first=first)
         decoded = prefetch(self._until_stopped(_timed(pictures, "decode", clock)), DEPTH, "decode")
-        enhanced = prefetch(self.enhancer.process(decoded), DEPTH, "enhance")
+        enhanced = prefetch(self.enhancer.process(decoded, _beside), DEPTH, "paste")
         with closing(decoded), closing(enhanced):
             count = writer.written if writer else 0
             for picture in enhanced:
@@ -305,6 +308,10 @@ def _folder(path: str | Path) -> Path:
     except OSError as error:
         raise MediaError(f"{path}: can't make this folder ({error.strerror})") from error
     return Path(path)
+
+
+def _beside(steps: Generator[T, None, None], name: str) -> Generator[T, None, None]:
+    return prefetch(steps, AHEAD, name)
 
 
 def _timed(items: Iterable[T], stage: str, clock: Callable[[str], Any]) -> Iterator[T]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -14,6 +16,7 @@ from fakes import BlindDetector, BrighterRestorer, IdentityRestorer, PaintRestor
 
 from gpenvid.enhancer import Enhancer
 from gpenvid.options import Options
+from gpenvid.stages import prefetch
 from gpenvid.types import Face, Image, Track
 
 WIDTH, HEIGHT = 320, 240
@@ -192,6 +195,36 @@ def test_starts_no_thread() -> None:
     before = set(threading.enumerate())
     list(enhancer(PaintRestorer()).process(moving(4)))
     assert set(threading.enumerate()) == before
+
+
+def test_steps_beside_each_other_give_the_same_bits() -> None:
+    def beside(steps: Any, name: str) -> Any:
+        names.append(name)
+        return prefetch(steps, 2, name)
+
+    names: list[str] = []
+    in_turn = [planes(each) for each in enhancer(PaintRestorer()).process(moving(23))]
+    assert [planes(each) for each in enhancer(PaintRestorer()).process(moving(23), beside)] == in_turn
+    assert names == ["find", "restore"]
+
+
+def test_who_stops_early_leaves_no_step_running() -> None:
+    closed = False
+
+    def source() -> Iterator[av.VideoFrame]:
+        nonlocal closed
+        try:
+            yield from moving(60)
+        finally:
+            closed = True
+
+    before = set(threading.enumerate())
+    pictures = enhancer(PaintRestorer(), lag=0.0).process(source(), lambda steps, name: prefetch(steps, 2, name))
+    next(iter(pictures))
+    pictures.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) == before
+    gc.collect()
+    assert closed
 
 
 def test_a_parsed_mask_limits_what_is_pasted() -> None:
