@@ -16,7 +16,7 @@ from gpenvid.faces import align
 from gpenvid.faces.detect import Detector, load_detector
 from gpenvid.faces.mask import FaceParser, load_parser
 from gpenvid.faces.selection import Selection
-from gpenvid.faces.steady import ResidualFilter
+from gpenvid.faces.steady import FlickerFilter
 from gpenvid.faces.tone import keep_gray
 from gpenvid.follow import Follower, Picture
 from gpenvid.gpen.restorer import Restorer, load_restorer
@@ -107,7 +107,7 @@ class Enhancer:
         gives the same back, perhaps made in another thread; pasting is left to the caller's. By default one step
         follows the other, and at most the look-ahead plus one batch of pictures is held at any time.
         """
-        steady = ResidualFilter(self.options.tracker.stability)
+        steady = FlickerFilter(self.options.tracker.stability)
         with ExitStack() as running:
             found = running.enter_context(closing(beside(self._found(frames), "find")))
             restored = running.enter_context(closing(beside(self._restored(found), "restore")))
@@ -115,7 +115,7 @@ class Enhancer:
                 for picture, crops in batch:
                     yield self._give(picture, crops, steady)
 
-    def together(self, followed: Sequence[tuple[Picture, list[Track], ResidualFilter]]) -> None:
+    def together(self, followed: Sequence[tuple[Picture, list[Track], FlickerFilter]]) -> None:
         """Restore the faces of pictures in place, in one batch, wherever they come from; a live session does so.
 
         followed: pictures with the faces to restore and the filter of the sequence that each belongs to.
@@ -208,14 +208,14 @@ class Enhancer:
         for crop, face, mask in zip(crops, restored, masks, strict=True):
             crop.restored, crop.mask = face, mask * np.float32(crop.weight)
 
-    def _give(self, picture: Picture, taken: list[_Crop], steady: ResidualFilter | None) -> av.VideoFrame:
+    def _give(self, picture: Picture, taken: list[_Crop], steady: FlickerFilter | None) -> av.VideoFrame:
         if taken:
             with self.clock("paste"):
                 self._put_back(picture, taken, steady)
         self.counts.pictures += 1
         return picture.frame
 
-    def _put_back(self, picture: Picture, faces: list[_Crop], steady: ResidualFilter | None) -> None:
+    def _put_back(self, picture: Picture, faces: list[_Crop], steady: FlickerFilter | None) -> None:
         picture.frame.make_writable()
         size, touched = self.restorer.size, list[tuple[int, int, int, int]]()
         for taken in faces:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpenvid import metrics
-from gpenvid.faces.steady import ResidualFilter
+from gpenvid.faces.steady import FlickerFilter
 from gpenvid.types import Image
 
 S = 128
@@ -34,7 +34,7 @@ def _clip(count: int = 40, input_noise: float = 0.0) -> tuple[list[Image], list[
 
 
 def _filter(crops: list[Image], restored: list[Image], stability: float = 50.0, rate: float = 25.0) -> np.ndarray:
-    steady = ResidualFilter(stability)
+    steady = FlickerFilter(stability)
     return np.stack([steady.update(1, k / rate, c, r) for k, (c, r) in enumerate(zip(crops, restored, strict=True))])
 
 
@@ -93,7 +93,7 @@ def test_time_counts_not_pictures() -> None:
 
 def test_the_first_picture_of_a_track_passes_as_it_is() -> None:
     crops, restored = _clip(2)
-    steady = ResidualFilter()
+    steady = FlickerFilter()
     np.testing.assert_array_equal(steady.update(7, 0, crops[0], restored[0]), restored[0])
     np.testing.assert_array_equal(steady.update(8, 0, crops[1], restored[1]), restored[1])
 
@@ -140,7 +140,7 @@ def test_a_slow_turn_leaves_no_trail() -> None:
 
 def test_tracks_are_kept_apart_forgotten_and_dropped_when_old() -> None:
     crops, restored = _clip(3)
-    steady = ResidualFilter()
+    steady = FlickerFilter()
     for track in range(50):
         steady.update(track, 0, crops[0], restored[0])
     steady.forget(3)
@@ -155,7 +155,7 @@ def test_tracks_are_kept_apart_forgotten_and_dropped_when_old() -> None:
 
 def test_going_back_in_time_or_to_another_size_starts_anew() -> None:
     crops, restored = _clip(3)
-    steady = ResidualFilter()
+    steady = FlickerFilter()
     steady.update(1, 1.0, crops[0], restored[0])
     np.testing.assert_array_equal(steady.update(1, 0.9, crops[1], restored[1]), restored[1])
     half = [cv2.resize(picture, (64, 64)) for picture in (crops[2], restored[2])]
@@ -165,7 +165,7 @@ def test_going_back_in_time_or_to_another_size_starts_anew() -> None:
 @pytest.mark.parametrize("side", [16, 64, 256, 512])
 def test_any_size(side: int) -> None:
     crop = np.full((side, side, 3), 100, np.uint8)
-    steady = ResidualFilter(100)
+    steady = FlickerFilter(100)
     for k in range(20):
         out = steady.update(1, k / 25, crop, crop + np.uint8(20 * (k % 2)))
     assert out.shape == crop.shape and out.dtype == np.uint8
@@ -174,4 +174,4 @@ def test_any_size(side: int) -> None:
 
 def test_stability_is_refused_out_of_range() -> None:
     with pytest.raises(ValueError, match="-1"):
-        ResidualFilter(-1)
+        FlickerFilter(-1)

@@ -44,7 +44,7 @@ class _Memory:
     noise: float  # mean absolute change of a still pixel of `look`
 
 
-class ResidualFilter:
+class FlickerFilter:
     """Averages, per track and pixel, a restored face's detail over as long as the face stays the same.
 
     The detail is what is left of the restored crop without the *input's* light (its coarsest structure), so that a

@@ -9,7 +9,7 @@ import av
 
 from gpenvid.enhancer import Enhancer
 from gpenvid.faces.scene import SceneDetector
-from gpenvid.faces.steady import ResidualFilter
+from gpenvid.faces.steady import FlickerFilter
 from gpenvid.faces.track import Tracker
 from gpenvid.follow import Follower
 from gpenvid.options import TrackerOptions
@@ -25,7 +25,7 @@ class Following:
         if options.lag:
             raise ValueError(f"lag {options.lag}: a live sequence has no look-ahead")
         self.tracker, self.scene = Tracker(options), SceneDetector()
-        self.steady = ResidualFilter(options.stability)
+        self.steady = FlickerFilter(options.stability)
         self.every, self.rest = options.detect_every, 0
 
 
