@@ -50,7 +50,7 @@ def running(work: Callable[..., LiveReport], *what: Any, **options: Any) -> Iter
 
     def end() -> LiveReport:
         stop.set()
-        thread.join(20)
+        thread.join(100)
         assert done, "the session did not end"
         return done[0]
 
@@ -58,7 +58,7 @@ def running(work: Callable[..., LiveReport], *what: Any, **options: Any) -> Iter
         yield end
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(100)
 
 
 def pictures(url: str, sink: GatheringSink, count: int, **options: Any) -> LiveReport:

@@ -73,7 +73,7 @@ class GatheringSink:
     def close(self) -> None:
         self.calls.append("close")
 
-    def wait_for(self, count: int, seconds: float = 20) -> None:
+    def wait_for(self, count: int, seconds: float = 100) -> None:
         """Until so many pictures have come."""
         with self.came:
             assert self.came.wait_for(lambda: len(self.pictures) >= count, seconds), f"{len(self.pictures)} pictures"

@@ -160,7 +160,7 @@ def test_two_processes_are_one_large_batch(faces: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     both = replace(options, output=str(tmp_path / "two"), batch=2)
-    subprocess.run([*command, repr(asdict(both))], check=True, env=environment, timeout=120)
+    subprocess.run([*command, repr(asdict(both))], check=True, env=environment, timeout=250)
     one, two = (torch.load(tmp_path / name / "checkpoint.pth", weights_only=True)["g"] for name in ("one", "two"))
     for key, tensor in one.items():
         torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-3)
