@@ -39,12 +39,7 @@ def prefetch(items: Iterable[T], depth: int, name: str = "prefetch") -> Generato
                     break
         except BaseException as raised:
             error = raised
-        try:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-        except BaseException as raised:
-            error = error or raised
+        error = _close(source, error)
         queue.put(_End(error))
 
     thread = threading.Thread(target=work, name=f"gpenvid-{name}", daemon=True)
@@ -62,6 +57,17 @@ def prefetch(items: Iterable[T], depth: int, name: str = "prefetch") -> Generato
             except Empty:
                 continue
         thread.join()
+
+
+def _close(source: object, error: BaseException | None) -> BaseException | None:
+    """Close an iterator, if it can be closed, after this error or none; the first error that there was."""
+    try:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+    except BaseException as raised:
+        return error or raised
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +143,7 @@ def latest(
                     break
         except BaseException as raised:
             error = raised
-        try:
-            close = getattr(source, "close", None)
-            if close is not None:
-                close()
-        except BaseException as raised:
-            error = error or raised
+        error = _close(source, error)
         with news:
             mine.ended, mine.error = True, error
             news.notify_all()
