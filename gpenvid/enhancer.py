@@ -183,7 +183,7 @@ class Enhancer:
                 except ValueError:  # points that lie on each other are no face
                     self.counts.skipped += 1
                     continue
-                matrix = _compose(to_crop, _inverse(picture.to_stored))
+                matrix = _compose(to_crop, align.inverted(picture.to_stored))
                 crop = patch.cut_out(picture.frame, matrix, self.restorer.size)
                 if crop is None:
                     self.counts.skipped += 1
@@ -249,11 +249,6 @@ def chosen_detector(options: Options) -> Detector:
 def _compose(second: Affine, first: Affine) -> Affine:
     """The (2, 3) affine map that applies `first`, then `second`."""
     return np.asarray(second @ np.vstack([first, [0.0, 0.0, 1.0]]))
-
-
-def _inverse(matrix: Affine) -> Affine:
-    """The inverse of a (2, 3) affine map."""
-    return np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))[:2]
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

@@ -86,7 +86,7 @@ def crop_bounds(matrix: Matrix, size: int, width: int, height: int) -> tuple[int
     Includes what the filters of crop and paste reach beyond the crop's edge. None if the crop lies outside.
     """
     x0, y0, x1, y1 = _preimage(matrix, -0.5, -0.5, size - 0.5, size - 0.5)
-    margin_x, margin_y = 3.0 * np.maximum(_footprint(_inverse(matrix)), 1.0)
+    margin_x, margin_y = 3.0 * np.maximum(_footprint(inverted(matrix)), 1.0)
     if x1 < -0.5 or y1 < -0.5 or x0 > width - 0.5 or y0 > height - 0.5:
         return None
     return (
@@ -164,7 +164,7 @@ def spread(change: Float, replaced: Float, values: Picture, matrix: Matrix) -> F
     give or take four pixels of the coarser grid.
     """
     shape = (values.shape[1], values.shape[0])
-    back = _inverse(matrix)
+    back = inverted(matrix)
     delta = _resample(change, back, shape, cv2.BORDER_CONSTANT)
     if replaced.any():
         weight = _resample(replaced, back, shape, cv2.BORDER_CONSTANT)
@@ -225,12 +225,13 @@ def _finest(face: Image) -> Float:
 
 def detail_kept(matrix: Matrix) -> float:
     """Say how much of the band above the model's resolution a paste keeps: 0 for a small face, 1 for a large one."""
-    scale = float(_footprint(_inverse(matrix)).max())
+    scale = float(_footprint(inverted(matrix)).max())
     t = min(max((scale - REPLACE_BELOW) / (1 - REPLACE_BELOW), 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
 
-def _inverse(matrix: Matrix) -> Matrix:
+def inverted(matrix: Matrix) -> Matrix:
+    """The inverse of a (2, 3) affine map."""
     (a, b, x), (c, d, y) = matrix.tolist()
     det = a * d - b * c
     inverse: Matrix = np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / det
@@ -245,7 +246,7 @@ def _footprint(matrix: Matrix) -> NDArray[np.float64]:
 def _preimage(matrix: Matrix, x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
     """Bound, in region px, the rectangle of crop px."""
     corners = np.array([[x0, x1, x0, x1], [y0, y0, y1, y1], [1, 1, 1, 1]], np.float64)
-    low, high = (points := _inverse(matrix) @ corners).min(axis=1), points.max(axis=1)
+    low, high = (points := inverted(matrix) @ corners).min(axis=1), points.max(axis=1)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
@@ -256,7 +257,7 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
     reduction, and the sharpening that makes up for the warp's own loss. What is enlarged more than twice, and with
     `smooth` all but a clear reduction, is first enlarged twofold by a cubic, so that no facets show.
     """
-    inverse = _inverse(matrix)
+    inverse = inverted(matrix)
     scale = _footprint(inverse)
     lift = 0.0
     while scale.min() >= 4 and min(image.shape[:2]) > 4:
