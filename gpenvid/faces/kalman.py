@@ -11,8 +11,9 @@ filterpy discretises the models for the time step at hand. The recursions are th
 rts_smoother, which the tests hold them to, written over arrays: ten faces have 70 channels of three models each, and a
 filterpy object per channel and model would take 10 ms a picture.
 
-Shapes: M models, K channels. States are (M, 3, K): position, velocity, acceleration. Covariances are (M, 6, K), the
-distinct elements 00 01 02 11 12 22.
+Shapes: M models, K channels. A state is twelve rows (12, M, K): real and imaginary part of acceleration, velocity and
+position, then the covariance of one part, its elements 00 01 02 11 12 22 with position first. So a time step is one
+matrix per model, and what the smoother needs, the position and its covariances, are neighbours.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ UNSEEN = 1e30
 DWELL = 5.0
 """Seconds for which a channel stays with one model of motion, on average."""
 
-_ROW = np.array([0, 0, 0, 1, 1, 2])
-_COLUMN = np.array([0, 1, 2, 1, 2, 2])
-_DIAGONAL = np.array([0, 3, 5])
+_ROWS = 12
+_POSITION, _COLUMN = slice(4, 6), slice(6, 9)  # the covariances with the position are a column of the matrix
+_VARIANCES = np.array([6, 9, 11])
+_I, _J = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 2, 1, 2, 2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,9 @@ MODELS = (Motion(1e-4), Motion(6e-3), Motion(300.0, memory=0.5))
 class _Transition:
     """What a time step does, for all models."""
 
-    F: Real  # (M, 3, 3)
-    spread: Real  # (M, 6, 6): F P F^T as a map of the six elements of P
-    Q: Real  # (M, 6, 1)
+    matrix: Real  # (M, 12, 12), takes a state one step further
+    noise: Real  # (6, M, 1), adds to its covariance, per unit^2
+    back: Real  # (3, M), the last column of F; the others are those of uniform motion
     stay: float  # log probability of no change of model
     leave: float  # log probability of a change to a certain other one
 
@@ -84,13 +86,14 @@ class _Transition:
 @lru_cache(maxsize=256)
 def _transition(models: tuple[Motion, ...], dt: float) -> _Transition:
     F, Q = (np.stack(m) for m in zip(*(model.discrete(dt) for model in models), strict=True))
-    unit = np.zeros((6, 3, 3))
-    unit[range(6), _ROW, _COLUMN] = unit[range(6), _COLUMN, _ROW] = 1
-    spread = (F[:, None] @ unit @ F[:, None].swapaxes(-1, -2))[..., _ROW, _COLUMN].swapaxes(-1, -2)
-    M = len(models)
+    M, unit = len(models), np.zeros((6, 3, 3))
+    unit[range(6), _I, _J] = unit[range(6), _J, _I] = 1
+    matrix = np.zeros((M, _ROWS, _ROWS))
+    matrix[:, 0:6:2, 0:6:2] = matrix[:, 1:6:2, 1:6:2] = F[:, ::-1, ::-1]
+    matrix[:, 6:, 6:] = (F[:, None] @ unit @ F[:, None].swapaxes(-1, -2))[..., _I, _J].swapaxes(-1, -2)
     leave = -np.expm1(-dt / DWELL)
     stay, leave = float(np.log1p(-leave)), float(np.log(leave / max(M - 1, 1)))
-    return _Transition(F, np.ascontiguousarray(spread), Q[:, _ROW, _COLUMN][..., None], stay, leave)
+    return _Transition(matrix, Q[:, _I, _J].T[..., None], np.ascontiguousarray(F[:, :, 2].T), stay, leave)
 
 
 @dataclass(slots=True)
@@ -100,56 +103,56 @@ class Step:
     dt: float
     scale: Real  # (K,), unit^2
     parent: Index  # (M, K), the model before, given the model of the step
-    prior: Complex  # (M, 3, K)
-    prior_cov: Real  # (M, 6, K)
+    state: Real  # (12, M, K), before the measurement, or after it
     evidence: Real  # (M, K), log likelihood of the model's history; after the measurement, that of the best is 0
-    posterior: Complex
-    posterior_cov: Real
-    gain: Real  # (M, 3, K)
-    pull: Complex  # (M, K), innovation over its variance
+    gain: Real  # (3, M, K)
+    pull: Real  # (2, M, K), innovation over its variance
     born: list[slice]  # channels whose history begins with this step
 
 
-_BY_CHANNEL = ("scale", "parent", "prior", "prior_cov", "evidence", "posterior", "posterior_cov", "gain", "pull")
+_BY_CHANNEL = ("scale", "parent", "state", "evidence", "gain", "pull")
 
 
-def _predict(x: Complex, P: Real, evidence: Real, scale: Real, dt: float, models: tuple[Motion, ...]) -> Step:
+def _predict(state: Real, evidence: Real, scale: Real, dt: float, models: tuple[Motion, ...]) -> Step:
     """Advance states by dt: a step that nothing was measured in yet."""
     to = _transition(models, round(dt, 6))
     M, K = evidence.shape
-    best = evidence.argmax(0)
     own, other = evidence + to.stay, evidence.max(0) + to.leave
-    parent = np.where(own < other, best, np.arange(M)[:, None])
-    evidence = np.maximum(own, other)
-    six = parent[:, None] * (6 * K) + _grid(K)
-    x, P = x.take(six[:, :3] - parent[:, None] * (3 * K)), P.take(six)
-    prior = to.F @ x
-    prior_cov = to.spread @ P
-    prior_cov += to.Q * scale
-    gain, pull = np.zeros((M, 3, K)), np.zeros((M, K), np.complex128)
-    return Step(dt, scale, parent, prior, prior_cov, evidence, prior, prior_cov, gain, pull, [])
+    parent = np.where(own < other, evidence.argmax(0), np.arange(M)[:, None])
+    state = state.reshape(_ROWS, M * K).take(parent * K + np.arange(K), 1)
+    after = np.empty_like(state)
+    np.matmul(to.matrix, state.swapaxes(0, 1), out=after.swapaxes(0, 1))
+    after[6:] += to.noise * scale
+    return Step(dt, scale, parent, after, np.maximum(own, other), np.zeros((3, M, K)), np.zeros((2, M, K)), [])
 
 
-@lru_cache(maxsize=64)
-def _grid(K: int) -> Index:
-    return np.arange(6 * K).reshape(6, K)
-
-
-def _correct(step: Step, y: Complex, S: Real) -> None:
-    """Take in the innovations (M, K) of variance S (M, K)."""
-    column = step.prior_cov[:, :3]
-    step.gain = column / S[:, None]
+def _correct(step: Step, y: Real, S: Real, off: Real) -> None:
+    """Take in innovations (2, M, K) of variance S (M, K); off: |y|^2 / S."""
+    state = step.state
+    column = state[_COLUMN].copy()
+    step.gain = gain = column / S
     step.pull = y / S
-    step.posterior = step.prior + step.gain * y[:, None]
-    step.posterior_cov = step.prior_cov - step.gain[:, _ROW] * column[:, _COLUMN]
-    evidence = step.evidence - 0.5 * (y * step.pull.conj()).real - np.log(S)
+    for row, g in ((4, gain[0]), (2, gain[1]), (0, gain[2])):
+        state[row : row + 2] += g * y
+    state[6:9] -= gain[0] * column
+    state[9:11] -= gain[1] * column[1:]
+    state[11] -= gain[2] * column[2]
+    evidence = step.evidence - 0.5 * off - np.log(S)
     step.evidence = evidence - evidence.max(0)
 
 
 def _weight(evidence: Real) -> Real:
     weight = np.exp(evidence)
-    weight /= weight.sum(0)
+    weight /= np.add.reduce(weight)
     return weight
+
+
+def _mixed(evidence: Real, rows: Real) -> Complex:
+    """The mean over models of rows (..., 2, M, K), real and imaginary, weighted by evidence (M, K); (..., K)."""
+    mean = np.add.reduce(_weight(evidence) * rows, -2)
+    out = np.empty((*mean.shape[:-2], mean.shape[-1]), np.complex128)
+    out.real, out.imag = mean[..., 0, :], mean[..., 1, :]
+    return out
 
 
 class Bank:
@@ -165,35 +168,33 @@ class Bank:
         self.slots = 0
         self.steps: list[Step] = []
         self._free: list[int] = []
-        self._x, self._P, self._evidence = _rest(len(models), 0)
+        self._state, self._evidence = _rest(len(models), 0)
         self._next: Step | None = None
-        self._innovation: tuple[Complex, Real] | None = None
+        self._innovation: tuple[Real, Real, Real] | None = None
 
     def claim(self, measured: Complex, spread: Real) -> int:
         """Start a free slot at its first measurement (C,), and return it.
 
         spread: (3, C), the variance of the position measured and of the velocity and acceleration that weren't.
         """
-        if not self._free:
-            self._widen(4)
-        slot = self._free.pop()
+        slot = self._take_free()
         own = self._own(slot)
-        x, P, evidence = _rest(len(self.models), self.channels)
-        x[:, 0] = measured
-        P[:, _DIAGONAL] = spread
+        state, evidence = _rest(len(self.models), self.channels)
+        state[4], state[5] = measured.real, measured.imag
+        state[_VARIANCES] = spread[:, None]
         still = [i for i, model in enumerate(self.models) if not model.memory]
-        P[still, 5] = 0
-        self._x[..., own], self._P[..., own], self._evidence[:, own] = x, P, evidence
+        state[11, still] = 0
+        self._state[..., own], self._evidence[:, own] = state, evidence
         if self.steps:
             last = self.steps[-1]
-            last.posterior[..., own], last.posterior_cov[..., own], last.evidence[:, own] = x, P, evidence
+            last.state[..., own], last.evidence[:, own] = state, evidence
             last.born.append(own)
         return slot
 
     def release(self, slot: int) -> None:
         """Give a slot back once none of its steps is needed any more."""
         own = self._own(slot)
-        self._x[..., own], self._P[..., own], self._evidence[:, own] = _rest(len(self.models), self.channels)
+        self._state[..., own], self._evidence[:, own] = _rest(len(self.models), self.channels)
         self._free.append(slot)
 
     def predict(self, dt: float, scale: Real) -> Complex:
@@ -201,9 +202,8 @@ class Bank:
 
         scale: (slots, C), the unit of each channel squared: process noise is in proportion to it.
         """
-        self._next = step = _predict(self._x, self._P, self._evidence, scale.ravel(), dt, self.models)
-        mean: Complex = (_weight(step.evidence) * step.prior[:, 0]).sum(0)
-        return mean.reshape(-1, self.channels)
+        self._next = step = _predict(self._state, self._evidence, scale.ravel(), dt, self.models)
+        return _mixed(step.evidence, step.state[_POSITION]).reshape(-1, self.channels)
 
     def compare(self, measured: Complex, variance: Real) -> Real:
         """Compare the measurements (slots, C) of variance (slots, C), UNSEEN where there is none, with the prediction.
@@ -212,10 +212,9 @@ class Bank:
         model that is least surprised.
         """
         assert self._next is not None, "predict first"
-        y = measured.ravel() - self._next.prior[:, 0]
-        S = self._next.prior_cov[:, 0] + variance.ravel()
-        self._innovation = y, S
-        surprise: Real = np.sqrt(((y.real**2 + y.imag**2) / S).min(0))
+        z = np.stack([measured.real.ravel(), measured.imag.ravel()])
+        self._innovation = _, _, off = _innovation(self._next.state, z, variance.ravel())
+        surprise: Real = np.sqrt(off.min(0))
         return surprise.reshape(measured.shape)
 
     def correct(self) -> None:
@@ -224,15 +223,14 @@ class Bank:
         step, self._next = self._next, None
         _correct(step, *self._innovation)
         self._innovation = None
-        self._x, self._P, self._evidence = step.posterior.copy(), step.posterior_cov.copy(), step.evidence.copy()
+        self._state, self._evidence = step.state.copy(), step.evidence.copy()
         self.steps.append(step)
 
     def surprise(self, slot: int, measured: Complex, variance: Real) -> Real:
         """As `compare`, for one slot's measurements (C,) of variance (C,), which are not kept."""
         assert self._next is not None, "predict first"
-        own = self._own(slot)
-        y = measured - self._next.prior[:, 0, own]
-        surprise: Real = np.sqrt(((y.real**2 + y.imag**2) / (self._next.prior_cov[:, 0, own] + variance)).min(0))
+        z = np.stack([measured.real, measured.imag])
+        surprise: Real = np.sqrt(_innovation(self._next.state[..., self._own(slot)], z, variance)[2].min(0))
         return surprise
 
     def loosen(self, slot: int, spread: Real) -> None:
@@ -241,7 +239,7 @@ class Bank:
         Called between `predict` and `correct`.
         """
         assert self._next is not None, "predict first"
-        self._next.prior_cov[:, _DIAGONAL, self._own(slot)] += spread
+        self._next.state[_VARIANCES, :, self._own(slot)] += spread[:, None]
 
     def retract(self, slot: int, count: int) -> None:
         """Take back what a slot measured in its last `count` steps, as if it had not been seen in them.
@@ -252,21 +250,19 @@ class Bank:
             return
         own = self._own(slot)
         before = self.steps[-count - 1]
-        x, P, evidence = before.posterior[..., own], before.posterior_cov[..., own], before.evidence[:, own]
+        state, evidence = before.state[..., own], before.evidence[:, own]
         for step in [*self.steps[-count:], *([self._next] if self._next else [])]:
-            again = _predict(x, P, evidence, step.scale[own], step.dt, self.models)
+            again = _predict(state, evidence, step.scale[own], step.dt, self.models)
             for name in _BY_CHANNEL:
                 getattr(step, name)[..., own] = getattr(again, name)
-            x, P, evidence = again.posterior, again.posterior_cov, again.evidence
-        self._x[..., own], self._P[..., own], self._evidence[:, own] = x, P, evidence
+            state, evidence = again.state, again.evidence
+        self._state[..., own], self._evidence[:, own] = state, evidence
 
     def copy(self, slot: int) -> int:
         """Return a new slot with the history of another. Called after `correct`."""
-        if not self._free:
-            self._widen(4)
-        new = self._free.pop()
+        new = self._take_free()
         here, there = self._own(slot), self._own(new)
-        for kept in (self._x, self._P, self._evidence):
+        for kept in (self._state, self._evidence):
             kept[..., there] = kept[..., here]
         for step in self.steps:
             for name in _BY_CHANNEL:
@@ -287,53 +283,64 @@ class Bank:
 
     def state(self) -> Complex:
         """The present estimate (3, slots, C): position, velocity and acceleration."""
-        x: Complex = (_weight(self._evidence)[:, None] * self._x).sum(0)
-        return x.reshape(3, -1, self.channels)
+        return _mixed(self._evidence, self._state[:6].reshape(3, 2, *self._evidence.shape))[::-1].reshape(
+            3, -1, self.channels
+        )
 
     def smooth(self, first: int, count: int) -> Complex:
         """Return the positions (count, slots, C) at `count` recorded steps from index `first`, given all of them."""
         steps = self.steps
         weight = _weight(steps[-1].evidence)
         M, K = weight.shape
-        column, rows = np.arange(K), np.arange(3 * K).reshape(3, K)
         model: Index = np.repeat(np.arange(M)[:, None], K, 1)
-        adjoint = np.zeros((M, 3, K), np.complex128)
+        adjoint = np.zeros((3, 2, M, K))
         out = np.empty((count, K), np.complex128)
         for k in range(len(steps) - 1, first - 1, -1):
             step = steps[k]
-            one, three = model * K + column, model[:, None] * (3 * K) + rows
+            path = model * K + np.arange(K)
             if k < first + count:
-                x = step.posterior[:, 0].take(one)
-                x -= (step.posterior_cov[:, :3].take(three) * adjoint).sum(1)
-                out[k - first] = (weight * x).sum(0)
+                x = step.state.reshape(_ROWS, -1)[4:9].take(path, 1)
+                x[:2] -= np.add.reduce(x[2:, None] * adjoint)
+                out[k - first].real, out[k - first].imag = np.add.reduce(weight * x[:2], 1)
             if k > first:
-                adjoint[:, 0] -= (step.gain.take(three) * adjoint).sum(1) + step.pull.take(one)
-                F = _transition(self.models, round(step.dt, 6)).F
-                back = F[:, :, 2].take(model, 0).swapaxes(1, 2)
-                adjoint[:, 2] = (back * adjoint).sum(1)
-                adjoint[:, 1] += step.dt * adjoint[:, 0]
+                gain, pull = (each.reshape(-1, M * K).take(path, 1) for each in (step.gain, step.pull))
+                adjoint[0] -= np.add.reduce(gain[:, None] * adjoint) + pull
+                back = _transition(self.models, round(step.dt, 6)).back.take(model, 1)
+                adjoint[2] = np.add.reduce(back[:, None] * adjoint)
+                adjoint[1] += step.dt * adjoint[0]
                 for own in step.born:
                     adjoint[..., own] = 0
-                model = step.parent.take(one)
+                model = step.parent.take(path)
         return out.reshape(count, -1, self.channels)
 
     def _own(self, slot: int) -> slice:
         return slice(slot * self.channels, (slot + 1) * self.channels)
 
-    def _widen(self, more: int) -> None:
-        """Add free slots, in the recorded steps also."""
-        M, K = len(self.models), more * self.channels
-        self._free = list(range(self.slots + more - 1, self.slots - 1, -1))
-        self.slots += more
-        x, P, evidence = _rest(M, K)
-        for name, room in (("_x", x), ("_P", P), ("_evidence", evidence)):
-            setattr(self, name, np.concatenate([getattr(self, name), room], -1))
-        for step in self.steps:
-            unseen = _predict(x, P, evidence, np.zeros(K), step.dt, self.models)
-            for name in _BY_CHANNEL:
-                setattr(step, name, np.concatenate([getattr(step, name), getattr(unseen, name)], -1))
+    def _take_free(self) -> int:
+        """Return a free slot; add some, in the recorded steps also, if there is none."""
+        if not self._free:
+            more = 4
+            M, K = len(self.models), more * self.channels
+            self._free = list(range(self.slots + more - 1, self.slots - 1, -1))
+            self.slots += more
+            state, evidence = _rest(M, K)
+            self._state = np.concatenate([self._state, state], -1)
+            self._evidence = np.concatenate([self._evidence, evidence], -1)
+            for step in self.steps:
+                unseen = _predict(state, evidence, np.zeros(K), step.dt, self.models)
+                for name in _BY_CHANNEL:
+                    setattr(step, name, np.concatenate([getattr(step, name), getattr(unseen, name)], -1))
+        return self._free.pop()
 
 
-def _rest(M: int, K: int) -> tuple[Complex, Real, Real]:
-    """A state (M, 3, K) at 0, its covariance (M, 6, K) and evidence (M, K)."""
-    return np.zeros((M, 3, K), np.complex128), np.zeros((M, 6, K)), np.zeros((M, K))
+def _innovation(state: Real, z: Real, variance: Real) -> tuple[Real, Real, Real]:
+    """Return innovations y (2, M, K), their variance S (M, K) and |y|^2 / S."""
+    y = z[:, None] - state[_POSITION]
+    S = state[6] + variance
+    square = y * y
+    return y, S, (square[0] + square[1]) / S
+
+
+def _rest(M: int, K: int) -> tuple[Real, Real]:
+    """A state (12, M, K) and its evidence (M, K), all 0."""
+    return np.zeros((_ROWS, M, K)), np.zeros((M, K))

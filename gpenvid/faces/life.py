@@ -6,12 +6,14 @@ more settle it: people differ in size and in the shape of their landmarks by mor
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import exp
 
 import numpy as np
 
-from gpenvid.faces.geometry import Complex, Real, looks
+from gpenvid.faces.geometry import CHANNELS, Complex, Real, looks
 from gpenvid.types import Face
 
 LEAST = 0.05
@@ -67,7 +69,7 @@ class Life:
     def takeover(self) -> int | None:
         """Return the detection from which on this is somebody else, None if there is no such or no review is due."""
         found, most = None, 0.0
-        turns = [self.times.index(doubt) for doubt in self.doubts]
+        turns = [bisect_left(self.times, doubt) for doubt in self.doubts]
         if any(len(self.times) - turn in REVIEWS and self._change(turn) for turn in turns):
             for turn in turns:
                 off = self._change(turn)
@@ -90,7 +92,7 @@ class Life:
         """How many of the detections are its own beyond doubt."""
         count = len(self.times)
         for doubt in reversed(self.doubts):
-            turn = self.times.index(doubt)
+            turn = bisect_left(self.times, doubt)
             if 0 < turn < count < turn + REVIEWS[0]:
                 count = turn
         return count
@@ -106,7 +108,7 @@ class Life:
 
     def seen(self, start: int, stop: int) -> Sightings:
         """What was detected from one detection to before another."""
-        return np.array(self.times[start:stop]), np.stack(self.channels[start:stop])
+        return np.array(self.times[start:stop]), np.concatenate(self.channels[start:stop]).reshape(-1, CHANNELS)
 
 
 Sightings = tuple[Real, Complex]
@@ -140,12 +142,13 @@ def _difference(before: Sightings, after: Sightings, but: int = 0, trend: bool =
     but: so many of the largest differences are left out.
     """
     last, first = before[0][-1], after[0][0]
-    gap, noise = first - last, _noise(before[1], after[1])
-    between = min(gap / 2, 0.1)
-    a, near = _end(*before, last + between, noise, trend)
-    b, far = _end(*after, first - between, noise, trend)
+    gap, a, b = first - last, looks(before[1]), looks(after[1])
+    noise, between = _noise(float(before[1][0, 1].real), a, b), min(gap / 2, 0.1)
+    a, near = _end(before[0], a, last + between, noise, trend)
+    b, far = _end(after[0], b, first - between, noise, trend)
     off = (b - a) ** 2 / ((near + far) * noise + _MODEL**2 + (_CHANGE * gap) ** 2)
-    return float(np.sort(off)[: len(off) - but].mean())
+    off.sort()
+    return sum(off.tolist()[: len(off) - but]) / (len(off) - but)
 
 
 def _leap(before: Sightings, after: Sightings) -> float:
@@ -155,39 +158,47 @@ def _leap(before: Sightings, after: Sightings) -> float:
     """
     before, after = (before[0][-8:], before[1][-8:]), (after[0][:8], after[1][:8])
     gap = after[0][0] - before[0][-1]
-    aside = np.median(np.abs(_ahead(*before, after[0][:3]) - after[1][:3, 0])) / np.exp(before[1][-1, 1].real)
+    aside = _median(np.abs(_ahead(*before, after[0][:3]) - after[1][:3, 0])) / np.exp(before[1][-1, 1].real)
     return _difference(before, after, _TURN, trend=True) if gap > PAUSE or aside > 2 * ASIDE else 0.0
 
 
 def _ahead(times: Real, channels: Complex, then: Real) -> Complex:
     """Where a face should be then (m,), by medians, which no outlier moves."""
-    z, t = channels[:, 0], times - times[-1]
-    steps = np.diff(z) / np.diff(t)
-    slope = complex(np.median(steps.real), np.median(steps.imag))
-    rest = z - slope * t
-    ahead: Complex = complex(np.median(rest.real), np.median(rest.imag)) + slope * (then - times[-1])
+    z, t = channels[:, :1].view(np.float64), (times - times[-1])[:, None]
+    slope = _median((z[1:] - z[:-1]) / (t[1:] - t[:-1]))
+    rest = _median(z - slope * t)
+    ahead: Complex = complex(*rest) + complex(*slope) * (then - times[-1])
     return ahead
 
 
-def _noise(*parts: Complex) -> float:
+def _noise(log_size: float, *parts: Real) -> float:
     """The variance of a detection's look: as usual, or as the second differences of parts (n, 7) of a life say."""
-    usual = float(0.6**2 / np.exp(2 * parts[0][0, 1].real) + 0.012**2)
-    bends = np.concatenate([np.diff(looks(part), n=2, axis=0) for part in parts])
-    found = float(np.median(bends**2, 0).mean()) / (6 * 0.455) if len(bends) else usual
+    usual = 0.6**2 * exp(-2 * log_size) + 0.012**2
+    bends = np.concatenate([part[2:] - 2 * part[1:-1] + part[:-2] for part in parts])
+    found = sum(_median(bends * bends).tolist()) / (bends.shape[1] * 6 * 0.455) if len(bends) else usual
     return max((4 * usual + len(bends) * found) / (4 + len(bends)), 0.3 * usual)
 
 
-def _end(times: Real, channels: Complex, then: float, noise: float, trend: bool) -> tuple[Real, float]:
-    """The look at a time near detections, of which outliers are left out, and its share of the noise.
+def _end(times: Real, x: Real, then: float, noise: float, trend: bool) -> tuple[Real, float]:
+    """The look at a time near the looks x (n, 7), of which outliers are left out, and its share of the noise.
 
     It is constant, or with a trend a line in time.
     """
-    x = looks(channels)
-    off = np.abs(x - np.median(x, 0)).max(1)
-    keep = off < max(6 * noise**0.5, 2 * float(np.median(off)))
-    x, t = x[keep], times[keep] - times[keep].mean()
+    off = np.abs(x - _median(x)).max(1)
+    keep = off < max(6 * noise**0.5, 2 * float(_median(off)))
+    x, t = x[keep], times[keep]
+    n = len(t)
+    mean: Real = np.add.reduce(x) / n
     if not trend:
-        return x.mean(0), 1 / len(t)
-    at = then - times[keep].mean()
-    total = max(float((t**2).sum()), 1e-9)
-    return x.mean(0) + (t[:, None] * x).sum(0) * (at / total), 1 / len(t) + float(at**2) / total
+        return mean, 1 / n
+    middle = np.add.reduce(t) / n
+    t, at = t - middle, then - middle
+    total = max(float(t @ t), 1e-9)
+    return mean + t @ x * (at / total), 1 / n + float(at**2) / total
+
+
+def _median(x: Real) -> Real:
+    """The median over the first axis; np.median takes ten times as long."""
+    x = np.sort(x, axis=0)
+    middle: Real = (x[(len(x) - 1) // 2] + x[len(x) // 2]) / 2
+    return middle
