@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Flags = NDArray[np.bool_]
+Index = NDArray[np.intp]
 
 _FAR = 1e6
 
@@ -23,14 +24,16 @@ _DOUBTFUL, _LEAPING = 4.0, 2.5
 
 
 def associate(
-    centres: Complex, sizes: Real, reach: Real, handicap: Real, fresh: Flags, strange: Real,
-    found: Complex, found_sizes: Real, confident: Flags, alike: Callable[[], Flags],
-) -> list[tuple[int, int]]:  # fmt: skip
-    """Pair faces with detections; returns (face, detection) indices.
+    centres: Complex, sizes: Real, reach: Real, handicap: Real, fresh: Flags,
+    found: Complex, found_sizes: Real, confident: Flags,
+    strange: Callable[[Index, Index], Real], alike: Callable[[], Flags],
+) -> tuple[Index, Index]:  # fmt: skip
+    """Pair faces with detections; returns the indices of both, (n,) each.
 
     Faces (T,): predicted centres and sizes in pixels, the reach in which each is searched, in sizes, a handicap against
     faces that aren't certain, and whether it was seen just now. Detections (D,): centres, sizes, and whether each is a
-    confident one. strange (T, D): how little a detection looks like a face, about 1 if it is the same.
+    confident one. strange says of faces and detections, by indices that are broadcast, how little they look like each
+    other: about 1 if they are the same. Neither it nor a cost is asked for where each has but one in its reach.
 
     The two stages are ByteTrack's (Zhang et al. 2022): what the confident detections leave over may be found by weak
     ones. A third one lets a face jump, by a knock against the camera, an edit within the shot or a turn while hidden,
@@ -38,20 +41,29 @@ def associate(
     """
     near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
     growth = np.abs(np.log(sizes[:, None] / found_sizes))
+    limit = np.where(fresh, reach, 0.7)
+    gate = (near < limit[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None])
+    i, j = np.nonzero(gate)
+    if len(i) == min(gate.shape) == len(set(i.tolist())) == len(set(j.tolist())):
+        odd = strange(i, j)
+        sure = near[i, j] / limit[i] + np.minimum(odd / _STRANGER, 0.85) < 1
+        if (sure & (confident[j] | fresh[i] & (odd < _DOUBTFUL))).all():
+            return i, j
+    odd = strange(np.arange(len(centres))[:, None], np.arange(len(found)))
     cost = near * np.where(fresh, 1, 0.45 / reach)[:, None] + 0.7 * growth + handicap[:, None]
-    cost += np.minimum(0.1 * np.maximum(strange - 2, 0), 1)
-    close = near / np.where(fresh, reach, 0.7)[:, None] + np.minimum(strange / _STRANGER, 0.85) < 1
-    gated = np.where(close & (growth < np.where(fresh, 0.5, 0.3)[:, None]), cost, _FAR)
+    cost += np.minimum(0.1 * np.maximum(odd - 2, 0), 1)
+    gated = np.where(gate & (near / limit[:, None] + np.minimum(odd / _STRANGER, 0.85) < 1), cost, _FAR)
     everyone = np.ones(len(centres), bool)
     pairs = _assign(gated, everyone, confident)
-    if len(pairs) == len(centres) or len(pairs) == len(found):
-        return pairs
-    known = np.where(strange < _DOUBTFUL, gated, _FAR)
-    pairs += _assign(known, _without(fresh, [i for i, _ in pairs]), ~confident)
-    far = np.where(fresh, 2, 1.4 + reach)[:, None]
-    leaps = np.where((near < far) & (strange < _LEAPING) & alike(), cost, _FAR)
-    left = _without(everyone, [i for i, _ in pairs])
-    return pairs + _assign(leaps, left, _without(confident, [j for _, j in pairs]))
+    if len(pairs) < min(gate.shape):
+        known = np.where(odd < _DOUBTFUL, gated, _FAR)
+        pairs += _assign(known, _without(fresh, [i for i, _ in pairs]), ~confident)
+        far = np.where(fresh, 2, 1.4 + reach)[:, None]
+        leaps = np.where((near < far) & (odd < _LEAPING) & alike(), cost, _FAR)
+        left = _without(everyone, [i for i, _ in pairs])
+        pairs += _assign(leaps, left, _without(confident, [j for _, j in pairs]))
+    i, j = np.array(pairs, np.intp).reshape(-1, 2).T
+    return i, j
 
 
 def _assign(cost: Real, rows: Flags, columns: Flags) -> list[tuple[int, int]]:

@@ -91,9 +91,10 @@ class Sighting:
     @classmethod
     def of(cls, faces: Sequence[Face]) -> Sighting:
         """Gather detections, of which there may be none."""
-        boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
-        points = np.array([face.landmarks for face in faces], np.float64).reshape(-1, 5, 2)
-        landmarks = points.view(np.complex128)[..., 0]
+        nothing = np.zeros(0)
+        boxes = np.concatenate([face.box for face in faces] or [nothing], dtype=np.float64).reshape(-1, 4)
+        points = np.concatenate([face.landmarks.ravel() for face in faces] or [nothing], dtype=np.float64)
+        landmarks = points.view(np.complex128).reshape(-1, 5)
         scores = np.array([face.score for face in faces], np.float64)
         return cls(boxes, landmarks, scores, encode(boxes, landmarks))
 

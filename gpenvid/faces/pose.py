@@ -36,8 +36,8 @@ DOUBTS = 3
 """So many detections in a row that contradict the past, and the past is let go."""
 
 
-LOOK = 1.5
-"""Seconds over which is learnt what a face looks like, and how much that varies."""
+_LEARN = np.array([0.5, 0.4, 1.5])
+"""Seconds over which are learnt a face's noise, its course, and what it looks like and how much that varies."""
 
 DRIFT = 0.1
 """How much a face's look may change in a second unseen, beside its usual variation."""
@@ -86,7 +86,9 @@ class Poses:
         """Advance by dt seconds. `centres` (slots,) then says where faces should be."""
         self.clock += dt
         self._lost += dt
-        self._mean = self.bank.predict(max(dt, 1e-4), self._scale(self._unit))
+        scale = MOTION[None].repeat(self.bank.slots, 0)
+        scale[:, 0] *= self._unit**2
+        self._mean = self.bank.predict(max(dt, 1e-4), scale)
         for slot, leaps in list(self._leaps.items()):
             if self.clock - leaps[-1].clock > self.patience:
                 if not leaps[-1].confirmed:
@@ -112,55 +114,52 @@ class Poses:
         alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.12)
         return alike
 
-    def strangeness(self, slots: Index, seen: Sighting) -> Real:
-        """How little detections look like the faces in slots, (slots, detections): about 1 if they are the same.
+    def strangeness(self, slots: Index, channels: Complex) -> Real:
+        """How little detections (..., 7) look like the faces in slots (...), broadcast: about 1 if they are the same.
 
         The mean over size and shape of the squared difference from the face's usual look, over its usual variance.
         """
-        mean, variance = self._look[:, slots, None]
-        drift = (DRIFT * self._lost[slots])[:, None, None]
-        off = (looks(seen.channels) - mean) ** 2 / (variance + 0.01**2 + drift**2)
-        strange: Real = np.minimum(off, 16).mean(-1)
+        mean, variance = self._look[:, slots]
+        drift = DRIFT * self._lost[slots, None]
+        off = (looks(channels) - mean) ** 2 / (variance + (0.01**2 + drift**2))
+        strange: Real = np.add.reduce(np.minimum(off, 16), -1) / off.shape[-1]
         return strange
 
     def take(self, slots: Index, seen: Sighting, which: Index) -> None:
         """Take in what was seen of the faces in slots: the detections of those indices. Others weren't seen."""
         n = self.bank.slots
-        measured, variance = self._mean.copy(), np.full((n, CHANNELS), UNSEEN)
+        there = np.zeros(n, bool)
+        there[slots] = True
+        z, R, look = self._mean.copy(), np.full((n, CHANNELS), UNSEEN), self._look[0].copy()
         if len(slots):
-            z, unit = seen.channels[which], self._unit[slots]
-            z[:, 1].imag += 2 * np.pi * np.round((measured[slots, 1].imag - z[:, 1].imag) / (2 * np.pi))
-            R = _usual_noise(unit, seen.scores[which], self._noise[slots])
-            measured[slots], variance[slots] = z, R
-        off = self.bank.compare(measured, variance)
-        if len(slots):
-            off = off[slots]
-            self._learn_noise(slots, off)
-            strange = (off > _STRANGE).any(1) | (self._doubts[slots] > 0)
-            lost = self._lost[slots]
-            if lost.max() > REGAIN:
-                for i in np.flatnonzero(lost > REGAIN):
-                    self._note_leap(slots[i])
-            if self._leaps:
-                strange |= np.isin(slots, list(self._leaps))
-            if strange.any():
-                for i in np.flatnonzero(strange):
-                    slot, d = slots[i], which[i]
-                    if self._judge(slot, z[i], R[i], seen.boxes[d], seen.landmarks[d]):
-                        measured[slot], variance[slot] = z[i], R[i]
-                    else:
-                        measured[slot], variance[slot] = self._mean[slot], UNSEEN
-                self.bank.compare(measured, variance)
+            z[slots], look[slots] = seen.channels[which], looks(seen.channels[which])
+            z.imag[:, 1] += 2 * np.pi * np.round((self._mean.imag[:, 1] - z.imag[:, 1]) / (2 * np.pi))
+            R[slots] = _usual_noise(self._unit[slots], seen.scores[which], self._noise[slots])
+        off = self.bank.compare(z, R)
+        shares = -np.expm1(self._lost[:, None] / -_LEARN) * there[:, None]
+        self._learn_noise(shares[:, 0], off)
+        off[~there] = 0
+        if self._leaps or (self._lost[slots] > REGAIN).any() or (off > _STRANGE).any() or self._doubts[slots].any():
+            self._look_twice(off, z, R, slots, seen, which)
+            self.bank.compare(z, R)
         self.bank.correct()
         self._taken += 1
-        self._now = self.bank.state()
-        self._unit = np.exp(np.clip(self._now[0, :, 1].real, -5, 10))
-        if len(slots):
-            now = self._now[:2, slots]
-            self._course[slots] += -np.expm1(-lost / 0.4) * (now[1, :, 0] - self._course[slots])
-            self._last[slots] = now[0]
-            self._learn_looks(slots, seen.channels[which])
-            self._lost[slots] = 0
+        self._now = now = self.bank.state()
+        self._unit = np.exp(np.minimum(np.maximum(now[0, :, 1].real, -5), 10))
+        self._course += shares[:, 1] * (now[1, :, 0] - self._course)
+        self._last[slots] = now[0, slots]
+        self._learn_looks(shares[:, 2:], look)
+        self._lost[slots] = 0
+
+    def _look_twice(self, off: Real, z: Complex, R: Real, slots: Index, seen: Sighting, which: Index) -> None:
+        """Judge those detections that surprise; z and R, (slots, C), are amended in place."""
+        strange = (off > _STRANGE).any(1) | (self._doubts > 0)
+        for slot in slots[self._lost[slots] > REGAIN]:
+            self._note_leap(slot)
+        strange[list(self._leaps)] = True
+        for slot, d in zip(slots, which, strict=True):
+            if strange[slot] and not self._judge(slot, z[slot], R[slot], seen.boxes[d], seen.landmarks[d]):
+                z[slot], R[slot] = self._mean[slot], UNSEEN
 
     def start(self, seen: Sighting, which: int) -> int:
         """Begin to follow a detection, after `take`; returns its slot."""
@@ -221,29 +220,22 @@ class Poses:
             boxes, landmarks = decode(self.bank.smooth(first, count))
         return boxes.astype(np.float32), np.stack([landmarks.real, landmarks.imag], -1).astype(np.float32)
 
-    def _scale(self, unit: Real) -> Real:
-        scale: Real = np.broadcast_to(MOTION, (len(unit), CHANNELS)).copy()
-        scale[:, 0] *= unit**2
-        return scale
-
-    def _learn_noise(self, slots: Index, off: Real) -> None:
-        """Learn from the surprise (n, C) of detections how noisy they are: 0.6 to 30 times as usual.
+    def _learn_noise(self, share: Real, off: Real) -> None:
+        """Learn from the surprise (slots, C) of detections how noisy they are: 0.6 to 30 times as usual.
 
         Less is not believed: an alignment steadier than the face does no harm, a less steady one is seen. The median
         over the channels doesn't mind an outlier, or a motion that only some of them show.
         """
         ratio = np.minimum(np.sort(off[:, :5])[:, 2] ** 2 / TYPICAL, 6)  # np.median takes ten times as long
-        share = -np.expm1(-self._lost[slots] / 0.5)
-        self._noise[slots] = np.clip(self._noise[slots] * (1 + share * (ratio - 1)), 0.6, 30)
+        self._noise = np.minimum(np.maximum(self._noise * (1 + share * (ratio - 1)), 0.6), 30)
 
-    def _learn_looks(self, slots: Index, channels: Complex) -> None:
-        """Learn from detections (n, C) what faces look like; an outlier counts as far as it is likely."""
-        mean, variance = self._look[:, slots]
-        off = looks(channels) - mean
-        share = -np.expm1(-self._lost[slots, None] / LOOK)
-        mean += share * np.clip(off, -3 * variance**0.5, 3 * variance**0.5)
-        variance += share * (np.minimum(off**2, 9 * variance) - variance)
-        self._look[:, slots] = mean, variance
+    def _learn_looks(self, share: Real, look: Real) -> None:
+        """Learn from detections, of looks (slots, 7), what faces look like; an outlier counts as far as it is likely."""
+        mean, variance = self._look
+        off, most = look - mean, 9 * variance
+        reach = np.sqrt(most)
+        mean += share * np.minimum(np.maximum(off, -reach), reach)
+        variance += share * (np.minimum(off * off, most) - variance)
 
     def _judge(self, slot: int, z: Complex, R: Real, box: Real, landmarks: Complex) -> bool:
         """Decide whether to believe a detection that surprises; z and R, (C,), are amended in place."""
@@ -327,5 +319,5 @@ def _usual_noise(unit: Real, scores: Real, times: Real) -> Real:
     square = unit**2
     r = (0.6**2 + 0.012**2 * square) / np.maximum(scores, 0.3) * times
     R: Real = (r / square)[:, None] * NOISE
-    R[:, 0] *= square
+    R[:, 0] = r * NOISE[0]
     return R

@@ -145,20 +145,17 @@ class Tracker:
             return []
         slots = np.array([life.slot for life in lives])
         lost = np.array([now - life.times[-1] for life in lives])
-        sizes = poses.sizes[slots]
-        reach = 0.45 + np.minimum(0.8 * lost, 1.2)
-        handicap = np.array([0.0 if life.confirmed else 0.3 for life in lives])
-        found_sizes = np.exp(seen.channels[:, 1].real) * box_size(seen.channels)
-        centres = poses.centres[slots]
-        pairs = associate(
-            centres, sizes, reach, handicap, lost <= self._bridge, poses.strangeness(slots, seen),
-            seen.channels[:, 0], found_sizes, seen.scores >= self.options.confident,
-            lambda: poses.alike(slots, seen),
+        sizes, centres, found = poses.sizes[slots], poses.centres[slots], seen.channels[:, 0]
+        faces, which = associate(
+            centres, sizes, 0.45 + np.minimum(0.8 * lost, 1.2),
+            np.array([0.0 if life.confirmed else 0.3 for life in lives]), lost <= self._bridge,
+            found, np.exp(seen.channels[:, 1].real) * box_size(seen.channels), seen.scores >= self.options.confident,
+            lambda i, d: poses.strangeness(slots[i], seen.channels[d]), lambda: poses.alike(slots, seen),
         )  # fmt: skip
-        for i, d in pairs:
-            if lost[i] > max(PAUSE, 1.5 * self._interval) or abs(centres[i] - seen.channels[d, 0]) > ASIDE * sizes[i]:
-                lives[i].doubts.append(now)
-        return [(lives[i], d) for i, d in pairs]
+        aside = np.abs(centres[faces] - found[which]) > ASIDE * sizes[faces]
+        for i in faces[aside | (lost[faces] > max(PAUSE, 1.5 * self._interval))]:
+            lives[i].doubts.append(now)
+        return [(lives[i], d) for i, d in zip(faces.tolist(), which.tolist(), strict=True)]
 
     def _account(self, pairs: list[tuple[Life, int]], seen: Sighting, faces: list[Face]) -> None:
         """Book a run of the detector: who was seen, who is gone, who is new."""
