@@ -15,9 +15,9 @@ Index = NDArray[np.intp]
 
 _FAR = 1e6
 
-_STRANGER = 9.0
-"""So strange a detection is somebody else, unless it is just where the face must be; half as strange, where it is half
-as far off as may be."""
+_STRANGER, _UNLIKE = 9.0, 0.85
+"""So strange a detection is somebody else, unless it is just where the face must be, which needs no likeness beyond
+this; half as strange, where it is half as far off as may be."""
 
 _DOUBTFUL, _LEAPING = 4.0, 2.5
 """A weak detection, and one that takes a leap, must be less strange than this."""
@@ -45,14 +45,17 @@ def associate(
     gate = (near < limit[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None])
     i, j = np.nonzero(gate)
     if len(i) == min(gate.shape) == len(set(i.tolist())) == len(set(j.tolist())):
+        rest = 1 - near[i, j] / limit[i]
+        if rest.min() > _UNLIKE and confident[j].all():
+            return i, j
         odd = strange(i, j)
-        sure = near[i, j] / limit[i] + np.minimum(odd / _STRANGER, 0.85) < 1
+        sure = np.minimum(odd / _STRANGER, _UNLIKE) < rest
         if (sure & (confident[j] | fresh[i] & (odd < _DOUBTFUL))).all():
             return i, j
     odd = strange(np.arange(len(centres))[:, None], np.arange(len(found)))
     cost = near * np.where(fresh, 1, 0.45 / reach)[:, None] + 0.7 * growth + handicap[:, None]
     cost += np.minimum(0.1 * np.maximum(odd - 2, 0), 1)
-    gated = np.where(gate & (near / limit[:, None] + np.minimum(odd / _STRANGER, 0.85) < 1), cost, _FAR)
+    gated = np.where(gate & (near / limit[:, None] + np.minimum(odd / _STRANGER, _UNLIKE) < 1), cost, _FAR)
     everyone = np.ones(len(centres), bool)
     pairs = _assign(gated, everyone, confident)
     if len(pairs) < min(gate.shape):

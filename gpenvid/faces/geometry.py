@@ -91,7 +91,7 @@ class Sighting:
     @classmethod
     def of(cls, faces: Sequence[Face]) -> Sighting:
         """Gather detections, of which there may be none."""
-        nothing = np.zeros(0)
+        nothing = np.zeros(0, np.float32)
         boxes = np.concatenate([face.box for face in faces] or [nothing], dtype=np.float64).reshape(-1, 4)
         points = np.concatenate([face.landmarks.ravel() for face in faces] or [nothing], dtype=np.float64)
         landmarks = points.view(np.complex128).reshape(-1, 5)

@@ -84,6 +84,8 @@ class Life:
         if min(turn, len(self.times) - turn) < REVIEWS[0]:
             return 0.0
         before, after = self.seen(max(turn - 16, 0), turn), self.seen(turn, len(self.times))
+        if not _apart(before, after):
+            return 0.0
         off, limit = _difference(before, after, _TURN), _OTHER * (1 + 2 / len(after[0]))
         return off if off > limit and _leap(before, after) > limit * _SUDDEN else 0.0
 
@@ -136,6 +138,15 @@ def course(times: Real, channels: Complex) -> complex:
     return complex((t * channels[:, 0]).sum() / max(float((t**2).sum()), 1e-3))
 
 
+def _apart(before: Sightings, after: Sightings) -> bool:
+    """Whether looks differ, by their medians, enough to be worth a comparison: it saves most of them."""
+    off = _median(looks(before[1])) - _median(looks(after[1]))
+    log_size = float(before[1][0, 1].real)
+    usual = (1 / len(before[0]) + 1 / len(after[0])) * _usual(log_size)
+    square = np.sort(off * off)
+    return float(np.add.reduce(square[:-_TURN])) > (len(square) - _TURN) * (usual + _MODEL**2)
+
+
 def _difference(before: Sightings, after: Sightings, but: int = 0, trend: bool = False) -> float:
     """How much looks differ before and after: the mean square over its variance, about 1 if it is chance.
 
@@ -148,7 +159,7 @@ def _difference(before: Sightings, after: Sightings, but: int = 0, trend: bool =
     b, far = _end(after[0], b, first - between, noise, trend)
     off = (b - a) ** 2 / ((near + far) * noise + _MODEL**2 + (_CHANGE * gap) ** 2)
     off.sort()
-    return sum(off.tolist()[: len(off) - but]) / (len(off) - but)
+    return float(np.add.reduce(off[: len(off) - but])) / (len(off) - but)
 
 
 def _leap(before: Sightings, after: Sightings) -> float:
@@ -173,10 +184,14 @@ def _ahead(times: Real, channels: Complex, then: Real) -> Complex:
 
 def _noise(log_size: float, *parts: Real) -> float:
     """The variance of a detection's look: as usual, or as the second differences of parts (n, 7) of a life say."""
-    usual = 0.6**2 * exp(-2 * log_size) + 0.012**2
+    usual = _usual(log_size)
     bends = np.concatenate([part[2:] - 2 * part[1:-1] + part[:-2] for part in parts])
     found = sum(_median(bends * bends).tolist()) / (bends.shape[1] * 6 * 0.455) if len(bends) else usual
     return max((4 * usual + len(bends) * found) / (4 + len(bends)), 0.3 * usual)
+
+
+def _usual(log_size: float) -> float:
+    return 0.6**2 * exp(-2 * log_size) + 0.012**2
 
 
 def _end(times: Real, x: Real, then: float, noise: float, trend: bool) -> tuple[Real, float]:

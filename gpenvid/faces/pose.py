@@ -230,7 +230,7 @@ class Poses:
         self._noise = np.minimum(np.maximum(self._noise * (1 + share * (ratio - 1)), 0.6), 30)
 
     def _learn_looks(self, share: Real, look: Real) -> None:
-        """Learn from detections, of looks (slots, 7), what faces look like; an outlier counts as far as it is likely."""
+        """Learn from looks (slots, 7) what faces look like; an outlier counts as far as it is likely."""
         mean, variance = self._look
         off, most = look - mean, 9 * variance
         reach = np.sqrt(most)

@@ -246,7 +246,7 @@ class Tracker:
         boxes, landmarks = self._poses.smooth(len(steps) - len(self._pending), count)
         now, bridge, fade = self._clock.now, self._bridge, self.options.fade
         lives = sorted(self._lives + self._gone, key=lambda life: life.id)
-        gates = self._selection.gates(boxes, landmarks)
+        gates = self._selection.gates(boxes, landmarks).tolist()
         for k in range(count):
             time, clock = self._pending.popleft()
             step = (clock - self._shown) / fade if fade and self._shown is not None else 1.0
@@ -255,7 +255,7 @@ class Tracker:
             here = [(life, i) for life, i in here if i >= 0 and clock < life.until]
             chosen = self._selection.chosen([n.id for n, _ in here], boxes[k, [n.slot for n, _ in here]], self._size)
             for (life, i), choice in zip(here, chosen, strict=True):
-                wanted = min(life.wanted(i, clock, now, bridge, fade), float(gates[k, life.slot])) if choice else 0.0
+                wanted = min(life.wanted(i, clock, now, bridge, fade), gates[k][life.slot]) if choice else 0.0
                 life.shown = max(min(wanted, 1.0, life.shown + step), 0.0, life.shown - step)
                 if life.shown > 0:
                     raw, here_now = life.faces[i], life.times[i] == clock
