@@ -19,6 +19,19 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gio, GLib, Gst, GstRtspServer  # noqa: E402
 
 
+class Recorded(GstRtspServer.RTSPMedia):
+    """What a publisher sends, at the times that are written in it.
+
+    By default GStreamer measures times by when packets come, too, and then a machine that stood still for a second ends
+    the recording's video.
+    """
+
+    def do_setup_rtpbin(self, rtpbin: Gst.Element) -> bool:
+        """Times from the packets alone."""
+        rtpbin.set_property("buffer-mode", 0)
+        return True
+
+
 def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser()
@@ -52,6 +65,7 @@ def factory(mode: str, pipeline: str, guarded: bool) -> GstRtspServer.RTSPMediaF
     if mode == "record":
         made.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
         made.set_latency(0)
+        made.set_media_gtype(Recorded)
     if guarded:
         permissions = GstRtspServer.RTSPPermissions()
         permissions.add_role("user")
