@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import cv2
@@ -79,6 +80,18 @@ class PaintRestorer(IdentityRestorer):
 
     def restore(self, crops: Image) -> Image:
         return np.full_like(super().restore(crops), self.colour)
+
+
+class SlowRestorer(PaintRestorer):
+    """Takes so many seconds for a batch."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def restore(self, crops: Image) -> Image:
+        time.sleep(self.seconds)
+        return super().restore(crops)
 
 
 def no_faces(images: Sequence[Image]) -> list[list[Face]]:

@@ -20,8 +20,8 @@ from pathlib import Path
 import av
 import pytest
 from av.stream import Stream
-from fakes import PaintRestorer
-from live_run import NETWORKS, accounted, demuxers, run, running
+from fakes import PaintRestorer, SlowRestorer
+from live_run import NETWORKS, accounted, demuxers, lasting, run, running
 from live_sink import GatheringSink
 from rtsp_camera import Camera, CameraServer, milliseconds, painted
 from test_live_peers import AAC, H264, ffmpeg
@@ -147,6 +147,16 @@ def test_a_session_neither_grows_nor_drifts(tmp_path: Path, tell: Callable[[str]
     assert max(sink.shown[1] - sink.heard[0], sink.heard[1] - sink.shown[0]) < 0.04
     for each in spans.values():
         assert abs(each["video"] - each["audio"]) < 0.7
+
+
+def test_no_picture_is_older_than_the_one_before_it_took(tell: Callable[[str], None]) -> None:
+    sink, interval = GatheringSink(), 1 / 15
+    with CameraServer(Camera()) as server:
+        report = lasting(60.0, server.url, sink, restorer=SlowRestorer(3 * interval), degrade=False, late="drop")
+    latency, counts = report.cameras[0].latency, report.cameras[0].pictures
+    tell(f"{counts}, age {latency}, an interval and the restorer {4 * interval:.3f}")
+    assert counts.restored > 150
+    assert latency["p99"] is not None and latency["p99"] < 4 * interval + 0.1
 
 
 def span(path: Path) -> dict[str, float]:
