@@ -18,6 +18,8 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gio, GLib, Gst, GstRtspServer  # noqa: E402
 
+Gst.init(None)  # before any class of it is derived from
+
 
 class Recorded(GstRtspServer.RTSPMedia):
     """What a publisher sends, at the times that are written in it.
@@ -40,7 +42,6 @@ def main() -> None:
     parser.add_argument("--port", default="0")
     parser.add_argument("mounts", nargs="+")
     arguments = parser.parse_args()
-    Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(arguments.port)
