@@ -10,10 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from gpenvid.gpen import onednn, single
 from gpenvid.gpen.ops import (
     ConvLayer,
     EqualLinear,
@@ -118,10 +120,14 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, below: Tensor | None = None) -> Tensor:
         """x: (N, inputs, H, W), below: (N, 3, H/2, W/2). Returns (N, 3, H, W) float32."""
-        rgb: Tensor = self.conv(x, style) + self.bias
-        if self.upsample is not None and below is not None:
-            rgb = rgb + self.upsample(below)
-        return rgb
+        return self._over(self.conv(x, style) + self.bias, below)
+
+    def halves(self, parts: tuple[Tensor, ...], style: Tensor, below: Tensor) -> Tensor:
+        """As `forward`, for one face whose feature map is in two halves."""
+        return self._over(single.project(self.conv, parts, style) + self.bias, below)
+
+    def _over(self, rgb: Tensor, below: Tensor | None) -> Tensor:
+        return rgb if self.upsample is None or below is None else rgb + self.upsample(below)
 
 
 class Generator(nn.Module):
@@ -152,9 +158,33 @@ class Generator(nn.Module):
         x = self.conv1(x, style, features[0])
         rgb: Tensor = self.to_rgb1(x, style)
         for level, feature in enumerate(features[1:]):
-            x = self.convs[2 * level](x, style, feature)
-            x = self.convs[2 * level + 1](x, style, feature)
-            rgb = self.to_rgbs[level](x, style, rgb)
+            layers, to_rgb = self._level(level)
+            if (
+                x.shape[0] == 1
+                and onednn.takes(x)
+                and all(single.pays(each.conv, feature.shape[-1]) for each in layers)
+            ):
+                return self._finish(level, x, style, rgb, features[1 + level :])
+            for layer in layers:
+                x = layer(x, style, feature)
+            rgb = to_rgb(x, style, rgb)
+        return rgb
+
+    def _level(self, level: int) -> tuple[tuple[StyledConv, StyledConv], ToRGB]:
+        first, second, to_rgb = self.convs[2 * level], self.convs[2 * level + 1], self.to_rgbs[level]
+        return (cast(StyledConv, first), cast(StyledConv, second)), cast(ToRGB, to_rgb)
+
+    def _finish(self, level: int, x: Tensor, style: Tensor, rgb: Tensor, features: list[Tensor]) -> Tensor:
+        """The levels from this one on, for one face, as `single` does them."""
+        parts: tuple[Tensor, ...] = (x,)
+        for last, feature in enumerate(features, start=level):
+            layers, to_rgb = self._level(last)
+            parts = (torch.cat(parts, dim=1) if len(parts) > 1 else x,)
+            for layer in layers:
+                bias = layer.activate.bias
+                own = single.convolve(layer.conv, parts, style, bias[: len(bias) // 2])
+                parts = own, single.weighted(feature, layer.noise.weight, bias[len(bias) // 2 :])
+            rgb = to_rgb.halves(parts, style, rgb)
         return rgb
 
 

@@ -9,7 +9,7 @@ multiplied by 1 / sqrt(fan in) when used), so official state dicts load as they 
 * The gain of an activation is moved into the multiplications before it: leaky_relu(x) g = leaky_relu(x g) for g > 0.
 * Without autograd, activations are worked on in place where nobody else reads them: on a CPU, fresh memory costs
   as much as the arithmetic.
-* On a CPU, without autograd, wide convolutions go by Winograd's way.
+* On a CPU, without autograd, wide convolutions go by Winograd's way, and the others by oneDNN's own operators.
 
 What is derived from the parameters, and how half precision is kept from overflowing, is in `prepared`.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpenvid.gpen import winograd
+from gpenvid.gpen import onednn, winograd
 from gpenvid.gpen.prepared import HALF_CLAMP, HALF_NORM, TINY, Prepared, Weight, bounded, is_half
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -87,7 +87,9 @@ class EqualLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) to (N, outputs)."""
         gain = GAIN if self.activated else 1.0
-        x = F.linear(x.to(self.weight.dtype) * (self.scale * gain), self.weight, self.bias * (self.lr_mul * gain))
+        x = torch.addmm(
+            self.bias, x.to(self.weight.dtype), self.weight.t(), beta=self.lr_mul * gain, alpha=self.scale * gain
+        )
         return F.leaky_relu(x, SLOPE) if self.activated else x
 
 
@@ -122,6 +124,10 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, 2H, 2W)."""
+        if onednn.takes(x):  # on a CPU linear interpolation, which the low-pass is, takes half the time
+            padded = F.pad(x, (1, 1, 1, 1))
+            larger: Tensor = F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)
+            return larger[..., 2:-2, 2:-2]
         channels = x.shape[1]
         weight = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
         return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=channels)
@@ -145,10 +151,22 @@ class EqualConv2d(Prepared):
         weight = (self.weight * self.scale).to(dtype).contiguous(memory_format=torch.channels_last)
         return Weight(weight, weight.new_ones(1), weight.new_ones(1))
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(N, inputs, H, W) to gain (conv(x) + bias), (N, outputs, H', W')."""
+    def prepare(self, dtype: torch.dtype | None) -> None:
+        """See Prepared.prepare."""
+        super().prepare(dtype)
+        self.packed = self.pack(dtype, lambda weight: onednn.pack(weight, stride=self.stride, padding=self.padding))
+
+    def forward(self, x: Tensor, bias: Tensor | None = None, *, activated: bool = False) -> Tensor:
+        """(N, inputs, H, W) to gain (conv(x) + bias), (N, outputs, H', W'), after the leaky ReLU if `activated`."""
         if bias is not None:
             bias = (bias * self.gain).to(x.dtype)
+        if self.packed is not None and onednn.takes(x):
+            after = onednn.leaky(SLOPE) if activated else onednn.PLAIN
+            return onednn.convolve(x, self.packed, bias, stride=self.stride, padding=self.padding, after=after)
+        result = self._convolve(x, bias)
+        return leaky(result) if activated else result
+
+    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, self.weights(x.dtype).tensor, bias, stride=self.stride, padding=self.padding)
 
 
@@ -183,10 +201,9 @@ class ConvLayer(nn.Sequential):
         layers = list(self)
         if isinstance(layers[0], Blur):
             x = layers.pop(0)(x, stride=self.blur_stride)
-        if len(layers) == 1:
-            result: Tensor = layers[0](x)
-            return result
-        return leaky(layers[0](x, layers[1].bias))
+        activated = len(layers) == 2
+        result: Tensor = layers[0](x, layers[1].bias if activated else None, activated=activated)
+        return result
 
 
 class ModulatedConv2d(Prepared):
@@ -220,6 +237,17 @@ class ModulatedConv2d(Prepared):
         super().prepare(dtype)
         kept = self.winograd and dtype == torch.float32 and self.weight.device.type == "cpu"
         self.prepared_winograd = winograd.transform_weight(self.weight.detach()[0]) if kept else None
+        if self.prepared_winograd is not None:
+            self.packed = None
+        elif self.blur is None:
+            self.packed = self.pack(dtype, lambda weight: onednn.pack(weight, padding=1))
+        else:
+            self.packed = self.pack(dtype, lambda weight: onednn.pack_transposed(weight, stride=2))
+
+    def factors(self, style: Tensor, weight: Weight) -> tuple[Tensor, Tensor]:
+        """What to multiply the inputs (N, inputs) and the outputs (N, outputs) by; in the parameters' type."""
+        scales = self.modulation(style) * self.scale
+        return scales, torch.rsqrt(F.linear(scales.square(), weight.energy) + 1e-8) * weight.norm
 
     def forward(self, x: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
         """x: (N, inputs, H, W), overwritten when autograd is off; style: (N, style_dim).
@@ -227,20 +255,29 @@ class ModulatedConv2d(Prepared):
         Returns the convolution (N, outputs, H, W), or (N, outputs, 2H, 2W) when upsampling, and the gains
         (N, outputs), in the parameters' type, by which the caller must multiply it.
         """
-        weight, norm, energy = self.weights(x.dtype)
-        scales = self.modulation(style) * self.scale
-        gains = torch.rsqrt(F.linear(scales.square(), energy) + 1e-8) * norm
+        weight = self.weights(x.dtype)
+        scales, gains = self.factors(style, weight)
         if is_half(x.dtype):
             largest = scales.abs().amax(dim=1, keepdim=True).clamp(min=TINY)
             scales, gains = scales / largest, gains * largest
         scales = scales.to(x.dtype)[:, :, None, None]
         x = x * scales if _out_of_place() else x.mul_(scales)
-        if self.blur is None:
-            transformed = self.prepared_winograd
-            if transformed is None or x.dtype != transformed.dtype or torch.is_grad_enabled() or _exporting():
-                return F.conv2d(x, weight, padding=1), gains
-            return winograd.convolve(x, transformed), gains
-        return self.blur(F.conv_transpose2d(x, weight, stride=2)), gains
+        return self._convolve(x, weight.tensor), gains
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        packed = self.packed if onednn.takes(x) else None
+        if self.blur is not None:
+            larger = (
+                F.conv_transpose2d(x, weight, stride=2) if packed is None else onednn.transpose(x, packed, stride=2)
+            )
+            result: Tensor = self.blur(larger)
+            return result
+        if packed is not None:
+            return onednn.convolve(x, packed, None, padding=1)
+        transformed = self.prepared_winograd
+        if transformed is None or x.dtype != transformed.dtype or torch.is_grad_enabled() or _exporting():
+            return F.conv2d(x, weight, padding=1)
+        return winograd.convolve(x, transformed)
 
 
 class ModulatedProjection(nn.Module):
@@ -252,10 +289,15 @@ class ModulatedProjection(nn.Module):
         self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
         self.scale = 1 / math.sqrt(inputs)
 
+    def matrix(self, style: Tensor) -> Tensor:
+        """From channels to RGB, (N, 3, inputs), for the styles (N, style_dim)."""
+        matrix: Tensor = (self.modulation(style) * self.scale)[:, None] * self.weight[..., 0, 0]
+        return matrix
+
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x: (N, inputs, H, W), style: (N, style_dim). Returns (N, 3, H, W) in the parameters' type."""
         n, channels, height, width = x.shape
-        matrix = (self.modulation(style) * self.scale)[:, None] * self.weight.view(1, 3, channels)
+        matrix = self.matrix(style)
         norm = matrix.new_ones(1)
         if is_half(x.dtype):
             norm = matrix.abs().sum(dim=2, keepdim=True).clamp(min=TINY) / HALF_NORM

@@ -7,11 +7,14 @@ L1 norm per output, so that no sum of products can overflow, and the norm is mul
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from gpenvid.gpen import onednn
+from gpenvid.gpen.onednn import Packed
 
 HALF_NORM = 32.0
 """L1 norm of half precision weights: no output exceeds 32 times the largest input."""
@@ -53,6 +56,7 @@ class Prepared(nn.Module, ABC):
         super().__init__()
         for name in Weight._fields:
             self.register_buffer(f"prepared_{name}", None, persistent=False)
+        self.packed: Packed | None = None
 
     @abstractmethod
     def derive(self, dtype: torch.dtype) -> Weight:
@@ -66,6 +70,12 @@ class Prepared(nn.Module, ABC):
             )
         for name in Weight._fields:
             setattr(self, f"prepared_{name}", getattr(derived, name, None))
+
+    def pack(self, dtype: torch.dtype | None, order: Callable[[Tensor], Packed]) -> Packed | None:
+        """The tensor that was just prepared as oneDNN wants it, where that can be used; else None."""
+        tensor = self.prepared_tensor
+        usable = dtype == torch.float32 and tensor is not None and tensor.device.type == "cpu" and onednn.available()
+        return order(tensor) if tensor is not None and usable else None
 
     def weights(self, dtype: torch.dtype) -> Weight:
         """The weights kept, or derived now: always so when gradients must reach the parameters."""
