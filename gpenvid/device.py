@@ -17,6 +17,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     word = str(name)
     if word == "auto":
         word = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if "," in word:
+        raise DeviceError(f"device {word}: only restoring takes several devices; name one")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", word):
         raise DeviceError(f"device {word}: must be auto, cpu, cuda, cuda:N or mps")
     device = torch.device(word)

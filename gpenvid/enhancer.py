@@ -89,7 +89,7 @@ class Enhancer:
         self.parser = parser
         if parser is None and chosen.paste.mask == "parsed":
             self.parser = load_parser(
-                device=chosen.restorer.device,
+                device=chosen.restorer.first_device,
                 weights_dir=chosen.weights.weights_dir,
                 offline=chosen.weights.offline or None,
             )
@@ -154,7 +154,7 @@ class Enhancer:
 
     def _restored(self, found: Iterable[_Found]) -> Generator[list[_Found], None, None]:
         """Gather the crops of several pictures into batches, and restore them."""
-        batch = self.options.restorer.batch or getattr(self.restorer, "batch", 4)
+        batch = getattr(self.restorer, "batch", 0) or self.options.restorer.batch or 4
         window = 2 * batch if self.options.tracker.lag > 0 else 1
         ready: list[_Found] = []
         gathered = 0
@@ -239,7 +239,7 @@ def chosen_detector(options: Options) -> Detector:
     """Load the face detector that the options name. Raises WeightsError or DeviceError."""
     return load_detector(
         options.detector.detector_model,
-        device=options.restorer.device,
+        device=options.restorer.first_device,
         threshold=options.detector.threshold,
         weights_dir=options.weights.weights_dir,
         offline=options.weights.offline or None,

@@ -119,7 +119,9 @@ class RestorerOptions:
     model: str = option(
         "auto", "restorer: auto, a name from `gpenvid weights list`, or a file", flags=("-m", "--model"), metavar="NAME"
     )
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    device: str = option(
+        "auto", "auto, cpu, cuda, cuda:N or mps; several, as cuda:0,cuda:1, share each batch of faces out among them"
+    )
     precision: str = option("auto", "arithmetic of the restorer", choices=("auto", "fp32", "fp16", "bf16"))
     batch: int = option(0, "most faces restored at once; 0 for what suits the device")
     backend: str = option("torch", "what runs the restorer; onnx is ONNX Runtime", choices=("torch", "onnx"))
@@ -129,10 +131,10 @@ class RestorerOptions:
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
         _require(
-            re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
+            re.fullmatch(r"auto|{0}(,{0})*".format(r"(cpu|mps|cuda(:\d+)?)"), self.device) is not None,
             "device",
             self.device,
-            "auto, cpu, cuda, cuda:N or mps",
+            "auto, cpu, cuda, cuda:N or mps, or several of them with commas between",
         )
         _require(
             self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision, "auto, fp32, fp16 or bf16"
@@ -141,6 +143,11 @@ class RestorerOptions:
         _require(self.backend in ("torch", "onnx"), "backend", self.backend, "torch or onnx")
         words = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml")
         _require(self.provider in words, "provider", self.provider, ", ".join(words))
+
+    @property
+    def first_device(self) -> str:
+        """The device of all other networks."""
+        return self.device.split(",")[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

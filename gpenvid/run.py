@@ -330,7 +330,7 @@ def described(part: object) -> dict[str, Any]:
     """Name and checksum of a network, as far as it tells them."""
     return {
         key: str(value)
-        for key in ("name", "sha256", "size", "device", "precision")
+        for key in ("name", "sha256", "size", "device", "devices", "precision")
         if (value := getattr(part, key, None)) is not None
     }
 

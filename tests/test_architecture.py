@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "logs": {"redact"},
     "media": BASE | {"stages"},
     "faces": BASE | {"weights"},
-    "gpen": BASE | {"weights"},
+    "gpen": BASE | {"weights", "stages"},
     "follow": BASE | {"faces", "media", "report"},
     "patch": BASE | {"faces", "media"},
     "enhancer": BASE | {"weights", "faces", "gpen", "report", "follow", "patch"},

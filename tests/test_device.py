@@ -47,6 +47,7 @@ def test_words(word: str, device: str) -> None:
         ((2, False), "mps", "not available"),
         ((2, True), "gpu", "must be auto, cpu, cuda, cuda:N or mps"),
         ((2, True), "cuda:", "must be"),
+        ((2, False), "cuda:0,cuda:1", "only restoring takes several devices"),
         ((2, True), "", "must be"),
     ],
     indirect=["machine"],

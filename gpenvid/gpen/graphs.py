@@ -70,7 +70,13 @@ class Graphs:
                 picture(self.network, pixels)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True), torch.cuda.graph(graph):
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=True),
+            torch.cuda.graph(
+                graph,
+                capture_error_mode="thread_local",  # meanwhile other threads use this device, and others
+            ),
+        ):
             output = picture(self.network, pixels)
         host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self.recordings[count] = _Recording(graph, pixels, output, host)

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -203,7 +203,8 @@ def load_restorer(
 ) -> BatchRestorer:
     """A restorer from weights: `auto` (the best that is present and verified), a registered name, or a file.
 
-    device: auto, cpu, cuda, cuda:N or mps; precision: fp32, fp16, bf16 or auto; batch: most faces at once, 0 for auto.
+    device: auto, cpu, cuda, cuda:N or mps, or several with commas between, which work at the same time; precision:
+    fp32, fp16, bf16 or auto; batch: most faces at once on a device, 0 for auto.
     On a CPU auto is fp32 and 4 faces; elsewhere it is found out by a probe of some seconds, once per device and model.
     backend: torch, or onnx for ONNX Runtime, with `provider` of it (see `gpen.onnx`); an .onnx file is always run by
     the latter. A registered name that isn't present is downloaded, unless `offline` (default: $GPENVID_OFFLINE).
@@ -215,6 +216,12 @@ def load_restorer(
         raise OptionsError(f"--batch {batch}: must be 0 or more")
     if backend not in BACKENDS:
         raise OptionsError(f"--backend {backend}: must be {' or '.join(BACKENDS)}")
+    if "," in device:
+        from gpenvid.gpen.several import SeveralRestorer
+
+        settings: dict[str, Any] = {"precision": precision, "batch": batch, "backend": backend, "provider": provider}
+        settings |= {"compile": compile, "weights_dir": weights_dir, "offline": offline}
+        return SeveralRestorer([load_restorer(name_or_path, device=each, **settings) for each in device.split(",")])
     place = resolve_device(device)
     found = weights.resolve(name_or_path, "restorer", weights_dir=weights_dir, offline=offline)
     if backend == "onnx" or found.path.suffix == ".onnx":
