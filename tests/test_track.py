@@ -155,6 +155,23 @@ def test_a_newcomer_who_steps_before_a_face_is_told_from_it_by_and_by(lag: float
         assert seen == pytest.approx({**first, 2: 312 + 3 * (k - 30)}, abs=5), k
 
 
+def test_a_face_that_was_displaced_by_one_much_like_it_gets_its_number_back_when_it_is_seen_again() -> None:
+    """The other differs in three ways only, which a turn of the head might do; that the first is back tells."""
+    rng = np.random.default_rng(0)
+    pictures: list[list[Face] | None] = []
+    for k in range(80):
+        x, y = np.array([300, 200]) + rng.normal(0, 0.5, 2)
+        other = [_face(x + 12 + 3 * (k - 30), y + 8, shape=0.03)] if k >= 30 else []
+        pictures.append(other if 30 <= k < 45 else [_face(x, y), *other])
+    for k, tracks in enumerate(_run(pictures)):
+        seen = {track.id: _centre(track).real for track in tracks if track.detected}
+        if k < 30:
+            assert seen == pytest.approx({1: 300}, abs=3)
+        elif k >= 45:
+            (other_id,) = set(seen) - {1}
+            assert seen == pytest.approx({1: 300, other_id: 312 + 3 * (k - 30)}, abs=5), k
+
+
 def test_a_face_that_comes_back_elsewhere_is_known_by_its_look() -> None:
     rng = np.random.default_rng(0)
     pictures: list[list[Face] | None] = []

@@ -34,6 +34,12 @@ _OTHER, _SUDDEN = 2.0, 0.33
 _SAME = 3.0
 """By less than this do looks that may be one person's."""
 
+_RATHER = 2.0
+"""By so much more do looks differ from what they were, than those of a face found again do, if that one is the same."""
+
+RECALL = 2.0
+"""Seconds for which a doubt is remembered."""
+
 _MODEL, _CHANGE = 0.01, 0.03
 """How much a look varies beside noise, and how much more in a second unseen."""
 
@@ -69,15 +75,19 @@ class Life:
     def takeover(self) -> int | None:
         """Return the detection from which on this is somebody else, None if there is no such or no review is due."""
         found, most = None, 0.0
-        turns = [bisect_left(self.times, doubt) for doubt in self.doubts]
+        turns = [turn for turn in self.turns() if len(self.times) - turn <= REVIEWS[-1]]
         if any(len(self.times) - turn in REVIEWS and self._change(turn) for turn in turns):
             for turn in turns:
                 off = self._change(turn)
                 if off > most:
                     found, most = turn, off
-        while self.doubts and self.times[-REVIEWS[-1] :][0] > self.doubts[0]:
+        while self.doubts and self.times[-1] - self.doubts[0] > RECALL:
             del self.doubts[0]
         return found
+
+    def turns(self) -> list[int]:
+        """The detections from which on this may be somebody else."""
+        return [bisect_left(self.times, doubt) for doubt in self.doubts]
 
     def _change(self, turn: int) -> float:
         """How much the look differs before a detection and from it on; 0 if that is one person's."""
@@ -93,8 +103,7 @@ class Life:
     def settled(self) -> int:
         """How many of the detections are its own beyond doubt."""
         count = len(self.times)
-        for doubt in reversed(self.doubts):
-            turn = bisect_left(self.times, doubt)
+        for turn in reversed(self.turns()):
             if 0 < turn < count < turn + REVIEWS[0]:
                 count = turn
         return count
@@ -119,17 +128,38 @@ Sightings = tuple[Real, Complex]
 
 def kin(lost: Sequence[Life], found: Life) -> Life | None:
     """Return which of the faces lost before another was found it is: it looks like it, and could get there."""
-    after = found.seen(0, REVIEWS[-1])
     best, which = _SAME, None
     for life in lost:
-        before = life.seen(max(life.settled - 16, 0), life.settled)
-        off, gap = _difference(before, after), after[0][0] - before[0][-1]
-        place = before[1][-1, 0] + course(*before) * gap
-        far = abs(after[1][0, 0] - place) / np.exp(before[1][-1, 1].real)
-        off += 2 * max(far / (1 + 2.5 * gap) - 1, 0.0)
+        off = _strange(life, life.settled, found)
         if off < best:
             best, which = off, life
     return which
+
+
+def displaced(lives: Sequence[Life], found: Life) -> tuple[Life, int] | None:
+    """Return by whom a face was displaced that is found again, and since which detection; None if it was not.
+
+    It looks more like one of the others before a doubt than that one does since.
+    """
+    most, which = _RATHER, None
+    for life in lives:
+        for turn in life.turns():
+            if REVIEWS[0] <= turn <= len(life.times) - REVIEWS[0] and life.times[turn] < found.times[0]:
+                before = life.seen(max(turn - 16, 0), turn)
+                since = _difference(before, life.seen(turn, turn + REVIEWS[-1]))
+                off = _strange(life, turn, found) if since > most else _SAME
+                if off < _SAME and since - off > most:
+                    most, which = since - off, (life, turn)
+    return which
+
+
+def _strange(life: Life, turn: int, found: Life) -> float:
+    """How little a face that is found is the one that was seen until a turn, by looks and place."""
+    before, after = life.seen(max(turn - 16, 0), turn), found.seen(0, REVIEWS[-1])
+    gap = after[0][0] - before[0][-1]
+    place = before[1][-1, 0] + course(*before) * gap
+    far = abs(after[1][0, 0] - place) / np.exp(before[1][-1, 1].real)
+    return float(_difference(before, after) + 2 * max(far / (1 + 2.5 * gap) - 1, 0.0))
 
 
 def course(times: Real, channels: Complex) -> complex:

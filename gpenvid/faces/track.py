@@ -11,7 +11,7 @@ import numpy as np
 
 from gpenvid.faces.association import associate, duplicates
 from gpenvid.faces.geometry import Sighting
-from gpenvid.faces.life import ASIDE, PAUSE, REVIEWS, Life, kin
+from gpenvid.faces.life import ASIDE, PAUSE, REVIEWS, Life, displaced, kin
 from gpenvid.faces.pose import Poses, box_size
 from gpenvid.faces.scene import LONGEST_GAP
 from gpenvid.faces.selection import Selection
@@ -180,22 +180,28 @@ class Tracker:
         self._think_again(pairs)
 
     def _think_again(self, pairs: list[tuple[Life, int]]) -> None:
-        """See whether a face was taken for another one, and whether a new one is one that was lost."""
+        """See whether a face was taken for another one, and whether a new one is one that was lost or displaced."""
+        split = False
         for life in [life for life, _ in pairs if life.doubts]:
             turn = life.takeover()
             if turn is not None:
                 self._split(life, turn)
-        for life in [life for life in self._lives if life.fresh and life.confirmed and len(life.times) in REVIEWS]:
-            life.fresh = len(life.times) < REVIEWS[-1]
-            before = kin([other for other in self._lives if other.confirmed and other.seen_last < life.times[0]], life)
-            if before:
-                life.id, life.fresh = before.id, False
-                before.until = life.times[0]
-                self._lives.remove(before)
-                self._gone.append(before)
+                split = True
+        for life in [life for life in self._lives if life.fresh and life.confirmed]:
+            if len(life.times) in REVIEWS or (split and len(life.times) > REVIEWS[0]):
+                life.fresh = len(life.times) < REVIEWS[-1]
+                others = [other for other in self._lives if other.confirmed and other is not life]
+                before = kin([other for other in others if other.seen_last < life.times[0]], life)
+                if before is None and (found := displaced(others, life)):
+                    before = self._split(*found)
+                if before:
+                    life.id, life.fresh = before.id, False
+                    before.until = life.times[0]
+                    self._lives.remove(before)
+                    self._gone.append(before)
 
-    def _split(self, life: Life, turn: int) -> None:
-        """From detection number `turn` on a life is somebody else's, who gets a number of his own."""
+    def _split(self, life: Life, turn: int) -> Life:
+        """From detection number `turn` on a life is somebody else's, who gets a number of his own; return the first."""
         since = life.times[turn]
         before, after = life.seen(max(turn - 16, 0), turn), life.seen(turn, len(life.times))
         earlier = Life(
@@ -210,6 +216,7 @@ class Tracker:
         life.id, life.fresh = self._next_id, True
         self._next_id += 1
         self._lives.append(earlier)
+        return earlier
 
     def _note_run(self) -> None:
         """Learn how often the detector runs."""
