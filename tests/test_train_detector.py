@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -41,17 +40,10 @@ from gpenvid.train.teacher import Found, consensus, load_retinaface
 from gpenvid.train.textures import DRAWERS, TRAINED, UNSEEN, texture
 from gpenvid.types import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOX = np.array([[40, 30, 88, 94]], np.float32)
 POINTS = np.array([[[52, 54], [76, 54], [64, 66], [55, 78], [73, 78]]], np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks gain nothing from threads, and lose a lot on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def doll(size: int = 128, seed: int = 0) -> Portrait:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -27,6 +26,8 @@ from gpenvid.train.networks import build_networks
 from gpenvid.train.options import TrainOptions
 from gpenvid.train.processes import Processes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = TrainOptions(
     size=64, narrow=0.0625, n_mlp=2, style_dim=16, batch=2, workers=0, log_every=1, checkpoint_every=2, sample_every=100
 )
@@ -36,15 +37,6 @@ from gpenvid.train.loop import train
 from gpenvid.train.options import TrainOptions
 train(TrainOptions(**ast.literal_eval(sys.argv[1])))
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny networks gain nothing from threads, and lose a lot on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,11 @@ from gpenvid.train.options import DetectorTraining
 from gpenvid.train.scenes import Portrait
 from gpenvid.types import Image
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOX = np.array([[40, 30, 88, 94]], np.float32)
 POINTS = np.array([[[52, 54], [76, 54], [64, 66], [55, 78], [73, 78]]], np.float32)
 PURE = (255, 0, 255)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks gain nothing from threads, and lose a lot on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def portrait() -> Portrait:
