@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import av
 
@@ -31,6 +32,8 @@ CLOSING = 15.0
 """Seconds that an output may take to finish."""
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class PacketOutput(Protocol):
@@ -88,17 +91,40 @@ class OutputState:
     error: str = ""
 
 
-class PacketLane:
+class _Lane(ABC, Generic[T]):
+    """What waits for one output, and the thread that serves it."""
+
+    def __init__(self, output: PacketOutput | PictureOutput, depth: int) -> None:
+        """Begins to serve, so that it comes last in the constructors of those that derive from it."""
+        self.state = OutputState(output.name)
+        self._interrupt = output.interrupt
+        self._outlet: Outlet[T] = Outlet(self._serve, depth, "output")
+
+    def end(self) -> None:
+        """Say that no more comes."""
+        self._outlet.end()
+
+    def close(self) -> None:
+        """Wait until the output is finished, but not for ever."""
+        if not self._outlet.close(CLOSING, self._interrupt):
+            self.state.state, self.state.error = "failed", f"{self.state.name}: not finished in {CLOSING:g} s"
+            log.error("%s", self.state.error)
+
+    @abstractmethod
+    def _serve(self, inbox: Outlet[T]) -> None:
+        """Give the output what comes, until its end."""
+
+
+class PacketLane(_Lane[EncodedPacket]):
     """Serves a `PacketOutput`. A network output that fails is opened again after 1, 2, 4 ... 60 s."""
 
     def __init__(self, output: PacketOutput, tracks: Sequence[Track], ask_for_key: Callable[[], None]) -> None:
-        self.state = OutputState(output.name)
         self._output = output
         self._tracks = tracks
         self._names = {track.name for track in tracks}
         self._ask_for_key = ask_for_key
         self._broken = True  # until a key picture comes, pictures can't be decoded
-        self._outlet: Outlet[EncodedPacket] = Outlet(self._serve, PACKETS, "output")
+        super().__init__(output, PACKETS)
 
     def offer(self, packet: EncodedPacket) -> None:
         """Queue a packet, or drop it and with it all pictures up to the next key picture."""
@@ -112,16 +138,6 @@ class PacketLane:
         if picture:
             self._broken = not taken
             self.state.dropped += not taken
-
-    def end(self) -> None:
-        """Say that no more comes."""
-        self._outlet.end()
-
-    def close(self) -> None:
-        """Wait until the output is finished, but not for ever."""
-        if not self._outlet.close(CLOSING, self._output.interrupt):
-            self.state.state, self.state.error = "failed", f"{self.state.name}: not finished in {CLOSING:g} s"
-            log.error("%s", self.state.error)
 
     def _serve(self, inbox: Outlet[EncodedPacket]) -> None:
         delay = FIRST_DELAY
@@ -181,29 +197,18 @@ class PacketLane:
         self._broken = True
 
 
-class PictureLane:
+class PictureLane(_Lane[tuple[av.VideoFrame, int]]):
     """Serves a `PictureOutput`."""
 
     def __init__(self, output: PictureOutput, streams: LiveStreams) -> None:
-        self.state = OutputState(output.name)
         self._output = output
         self._streams = streams
-        self._outlet: Outlet[tuple[av.VideoFrame, int]] = Outlet(self._serve, PICTURES, "output")
+        super().__init__(output, PICTURES)
 
     def offer(self, frame: av.VideoFrame, time: int) -> None:
         """Queue a picture, or drop it."""
         if self.state.state not in ("failed", "closed"):
             self.state.dropped += not self._outlet.offer((frame, time))
-
-    def end(self) -> None:
-        """Say that no more comes."""
-        self._outlet.end()
-
-    def close(self) -> None:
-        """Wait until the output is finished, but not for ever."""
-        if not self._outlet.close(CLOSING, self._output.interrupt):
-            self.state.state, self.state.error = "failed", f"{self.state.name}: not finished in {CLOSING:g} s"
-            log.error("%s", self.state.error)
 
     def _serve(self, inbox: Outlet[tuple[av.VideoFrame, int]]) -> None:
         try:
