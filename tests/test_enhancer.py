@@ -60,7 +60,7 @@ def test_a_restorer_that_changes_nothing_changes_nothing_where_the_face_is_large
     frames = moving(6, format)
     before = [planes(each) for each in frames]
     restorer = IdentityRestorer(size=32)
-    assert [planes(each) for each in enhancer(restorer, min_face=0, stability=0).process(frames)] == before
+    assert [planes(each) for each in enhancer(restorer, min_face=0).process(frames)] == before
     assert sum(restorer.batches) == 6
 
 

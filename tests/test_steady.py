@@ -85,6 +85,25 @@ def test_more_stability_is_steadier_and_none_is_none() -> None:
     np.testing.assert_array_equal(_filter(crops, restored, 0), np.stack(restored))
 
 
+def test_a_network_that_changes_nothing_changes_nothing_however_noisy_and_quick_the_face() -> None:
+    rng = np.random.default_rng(0)
+    crops = [_uint8(np.roll(FACE, k // 2, 1) + rng.normal(0, 8, FACE.shape)) for k in range(20)]
+    np.testing.assert_array_equal(_filter(crops, crops, 100), np.stack(crops))
+
+
+def test_the_more_a_network_changes_the_more_is_averaged() -> None:
+    """Up to one code, that is: there is no step between a network that does nothing and one that does a little."""
+    crops = _clip(20, input_noise=6)[0]
+    signs = [np.random.default_rng(50 + k).choice([-1, 1], FACE.shape) for k in range(20)]
+    left = []
+    for share in (0.0, 0.2, 0.5, 1.0):  # of the samples are changed by one code: an RMS of its square root
+        few = np.random.default_rng(1).random(FACE.shape) < share
+        restored = [_uint8(crop + few * sign) for crop, sign in zip(crops, signs, strict=True)]
+        steady = _filter(crops, restored, 100)[10:].astype(float)
+        left.append(metrics.temporal_std(steady) / metrics.temporal_std(np.stack(restored[10:])))
+    assert left[0] == 1 and left == sorted(left, reverse=True) and left[-1] < 0.7
+
+
 def test_time_counts_not_pictures() -> None:
     crops, restored = _clip()
     fast, slow = (metrics.temporal_std(_filter(crops, restored, rate=rate)[20:]) for rate in (60, 10))

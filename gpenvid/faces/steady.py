@@ -34,6 +34,10 @@ _CARRIED = 0.8
 """What evidence is worth after it was moved: every interpolation costs some sharpness and place."""
 
 
+_UNTOUCHED, _TOUCHED = 0.3, 1.0
+"""RMS codes by which a network must change a face, lately, for its detail to be averaged at all, and fully."""
+
+
 @dataclass(slots=True)
 class _Memory:
     time: float
@@ -42,6 +46,7 @@ class _Memory:
     look: Float  # (G, G, 3), what the crop looked like to which the detail belongs, but for its light
     count: Float  # (G, G), how many pictures' worth of evidence the detail holds
     noise: float  # mean absolute change of a still pixel of `look`
+    change: float  # RMS by which the network changed the crop, lately
 
 
 class FlickerFilter:
@@ -50,8 +55,8 @@ class FlickerFilter:
     The detail is what is left of the restored crop without the *input's* light (its coarsest structure), so that a
     lamp, or the flicker of a film, passes as it is. It is carried along with the motion in the crops (optical flow by
     dense inverse search: Kroeger et al. 2016). Where the crop then still differs from what it was when the average was
-    made, by more than its noise, the average is let go: lids, lips and a turning head show no ghosts. Durations are
-    seconds: the picture rate doesn't matter.
+    made, by more than its noise, the average is let go: lids, lips and a turning head show no ghosts. A face that the
+    network left as it was stays as it was. Durations are seconds: the picture rate doesn't matter.
     """
 
     def __init__(self, stability: float = 50.0) -> None:
@@ -79,20 +84,22 @@ class FlickerFilter:
         look -= light
         light = cv2.resize(light, crop.shape[:2], interpolation=cv2.INTER_LINEAR)
         detail = np.asarray(cv2.subtract(restored, light, dtype=cv2.CV_32F), np.float32)
-        gray = _searchable(crop)
+        gray, change = _searchable(crop), _rms(crop, restored)
         old = self._memories.get(track_id)
         if old is None or now - old.time < 0 or old.detail.shape != detail.shape:
-            self._memories[track_id] = _Memory(now, gray, detail, look, np.ones((side, side), np.float32), 1.0)
+            self._memories[track_id] = _Memory(now, gray, detail, look, np.ones((side, side), np.float32), 1.0, change)
             return restored
         before, seen, count = self._carried(old, gray)
         same, noise = _sameness(look, seen, old.noise, now - old.time)
         most = 1 / (1 - np.exp(-max(now - old.time, 1e-3) / self.seconds)) - 1
         kept = same * np.minimum(count, most)
-        weight = kept / (kept + 1)
+        change = old.change + _share(now - old.time) * (change - old.change)
+        touched = min(max((change - _UNTOUCHED) / (_TOUCHED - _UNTOUCHED), 0.0), 1.0)
+        weight = np.float32(touched) * kept / (kept + 1)
         look += weight[..., None] * (seen - look)
         full = cv2.resize(weight, crop.shape[:2], interpolation=cv2.INTER_LINEAR)
         detail += cv2.merge([full] * 3) * (before - detail)
-        self._memories[track_id] = _Memory(now, gray, detail, look, kept + 1, noise)
+        self._memories[track_id] = _Memory(now, gray, detail, look, kept + 1, noise, change)
         return np.asarray(cv2.add(light, detail, dtype=cv2.CV_8U), np.uint8)
 
     def forget(self, track_id: int) -> None:
@@ -119,6 +126,16 @@ class FlickerFilter:
         flow *= np.clip(reach / _STILL - 0.5, 0, 1)
         count = _CARRIED * _moved(old.count, flow, cv2.INTER_LINEAR)
         return _moved(old.detail, flow), _moved(old.look, flow), np.asarray(count, np.float32)
+
+
+def _share(dt: float) -> float:
+    """What a new value counts that is learnt over 0.3 s."""
+    return float(1 - np.exp(-dt / 0.3))
+
+
+def _rms(crop: Image, restored: Image) -> float:
+    """By how much a network changed a face; exactly 0 if it gave back what it got."""
+    return float(cv2.norm(crop, restored, cv2.NORM_L2) / crop.size**0.5)
 
 
 def _searchable(crop: Image) -> Image:
@@ -150,7 +167,7 @@ def _sameness(look: Float, old: Float, usual: float, dt: float) -> tuple[NDArray
     """Return (G, G), 1 where the crop looks as it did, 0 where it doesn't, and the noise level for the next time."""
     change = cv2.absdiff(look, old).max(-1)
     quiet = float(np.median(change))
-    noise = usual + (1 - np.exp(-dt / 0.3)) * (min(quiet, 4.0) - usual)
+    noise = usual + _share(dt) * (min(quiet, 4.0) - usual)
     change = cv2.GaussianBlur(change, (0, 0), look.shape[0] / 64)
     excess = np.maximum(change - 1.5 * noise, 0) / (3 + 1.5 * noise)
     return np.exp(-(excess**2)), noise
