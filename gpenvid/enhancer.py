@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import av
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gpenvid import patch
@@ -21,6 +22,8 @@ from gpenvid.faces.tone import keep_gray
 from gpenvid.follow import Follower, Picture
 from gpenvid.gpen.restorer import Restorer, load_restorer
 from gpenvid.options import Options
+from gpenvid.patch import Patch
+from gpenvid.patch_torch import TorchPatch
 from gpenvid.report import Counts, StageClock
 from gpenvid.types import Float, Image, Track
 
@@ -98,6 +101,7 @@ class Enhancer:
         self.clock = StageClock()
         self._follower = Follower(chosen, self.detector, self.counts, self.clock)
         self._mask = align.feather(self.restorer.size)
+        self._patch = chosen_patch(chosen.paste.paste_on, self.restorer)
 
     def process(self, frames: Iterable[av.VideoFrame], beside: Beside = _in_turn) -> Iterator[av.VideoFrame]:
         """Yield every picture of a video, in order, with its faces restored in place.
@@ -184,7 +188,7 @@ class Enhancer:
                     self.counts.skipped += 1
                     continue
                 matrix = _compose(to_crop, align.inverted(picture.to_stored))
-                crop = patch.cut_out(picture.frame, matrix, self.restorer.size)
+                crop = self._patch.cut_out(picture.frame, matrix, self.restorer.size)
                 if crop is None:
                     self.counts.skipped += 1
                     continue
@@ -225,10 +229,10 @@ class Enhancer:
             box = align.crop_bounds(taken.matrix, size, picture.frame.width, picture.frame.height)
             beneath: Image | None = taken.crop
             if box is not None and any(_overlap(box, other) for other in touched):
-                beneath = patch.cut_out(picture.frame, taken.matrix, size)
+                beneath = self._patch.cut_out(picture.frame, taken.matrix, size)
             if box is None or beneath is None:
                 continue
-            patch.put_back(picture.frame, taken.matrix, beneath, restored, taken.mask)
+            self._patch.put_back(picture.frame, taken.matrix, beneath, restored, taken.mask)
             touched.append(box)
             self.counts.restored += 1
             if self.on_face is not None:
@@ -244,6 +248,17 @@ def chosen_detector(options: Options) -> Detector:
         weights_dir=options.weights.weights_dir,
         offline=options.weights.offline or None,
     )
+
+
+def chosen_patch(where: str, restorer: Restorer) -> Patch:
+    """Whatever cuts faces out and puts them back, on the restorer's device or the CPU.
+
+    where: cpu, device, or auto: the device if that is a graphics card.
+    """
+    device = torch.device(getattr(restorer, "device", "cpu"))
+    if where == "device" or (where == "auto" and device.type == "cuda"):
+        return TorchPatch(device)
+    return patch
 
 
 def _compose(second: Affine, first: Affine) -> Affine:

@@ -161,12 +161,18 @@ class PasteOptions:
         "what is pasted: the middle of the crop with a soft edge, or what facexlib's ParseNet takes for face",
         choices=("soft", "parsed"),
     )
+    paste_on: str = option(
+        "auto",
+        "where faces are cut out and pasted: on the cpu, or on the restorer's device; auto is the latter for CUDA",
+        choices=("auto", "cpu", "device"),
+    )
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
         _require(0 <= self.blend <= 100, "blend", self.blend, "0 to 100")
         _require(self.min_face >= 0, "min_face", self.min_face, "0 or more")
         _require(self.mask in ("soft", "parsed"), "mask", self.mask, "soft or parsed")
+        _require(self.paste_on in ("auto", "cpu", "device"), "paste_on", self.paste_on, "auto, cpu or device")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import av
 import cv2
 import numpy as np
@@ -9,6 +11,16 @@ import numpy as np
 from gpenvid.faces import align
 from gpenvid.media.planes import Layer, layers
 from gpenvid.types import Float, Image
+
+
+class Patch(Protocol):
+    """What cuts faces out and puts them back: this module, or `patch_torch.TorchPatch`."""
+
+    def cut_out(self, frame: av.VideoFrame, matrix: align.Matrix, size: int) -> Image | None:
+        """See below."""
+
+    def put_back(self, frame: av.VideoFrame, matrix: align.Matrix, crop: Image, restored: Image, mask: Float) -> None:
+        """See below."""
 
 
 def cut_out(frame: av.VideoFrame, matrix: align.Matrix, size: int) -> Image | None:
@@ -20,7 +32,7 @@ def cut_out(frame: av.VideoFrame, matrix: align.Matrix, size: int) -> Image | No
     picture = layers(frame)
     parts = []
     for layer in picture.layers:
-        to_crop = _from_samples(matrix, layer)
+        to_crop = from_samples(matrix, layer)
         bounds = align.crop_bounds(to_crop, size, *layer.size)
         if bounds is None:
             return None
@@ -41,7 +53,7 @@ def put_back(frame: av.VideoFrame, matrix: align.Matrix, crop: Image, restored: 
     for layer in picture.layers:
         own = change[..., first : first + len(layer.zero)]
         first += len(layer.zero)
-        to_crop = _from_samples(matrix, layer)
+        to_crop = from_samples(matrix, layer)
         bounds = align.spread_bounds(mask, to_crop, *layer.size)
         if bounds is not None:
             local = align.localize(to_crop, *bounds[:2])
@@ -49,7 +61,7 @@ def put_back(frame: av.VideoFrame, matrix: align.Matrix, crop: Image, restored: 
             layer.add(*bounds[:2], align.spread(own, replaced, layer.above_zero(*bounds), local))
 
 
-def _from_samples(matrix: align.Matrix, layer: Layer) -> align.Matrix:
-    """The map from a layer's samples to crop px, for one from picture px."""
+def from_samples(matrix: align.Matrix, layer: Layer) -> align.Matrix:
+    """Give the map from a layer's samples to crop px, for one from picture px."""
     linear = matrix[:, :2] * layer.grain
     return np.column_stack([linear, matrix[:, 2] + matrix[:, :2] @ layer.phase])

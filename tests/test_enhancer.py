@@ -12,10 +12,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from fakes import BlindDetector, BrighterRestorer, IdentityRestorer, PaintRestorer, SquareDetector, mean_inside, picture
 
-from gpenvid.enhancer import Enhancer
+from gpenvid.enhancer import Enhancer, chosen_patch
 from gpenvid.options import Options
+from gpenvid.patch_torch import TorchPatch
 from gpenvid.stages import prefetch
 from gpenvid.types import Face, Image, Track
 
@@ -65,12 +67,13 @@ def test_a_restorer_that_changes_nothing_changes_nothing_where_the_face_is_large
 
 
 @pytest.mark.parametrize("format", ["yuv420p", "yuv444p", "nv12", "rgb24", "yuv420p10le"])
-def test_the_face_is_painted_and_the_rest_is_bit_identical(format: str) -> None:
+@pytest.mark.parametrize("where", ["cpu", "device"])
+def test_the_face_is_painted_and_the_rest_is_bit_identical(format: str, where: str) -> None:
     source = frame(picture(WIDTH, HEIGHT, (100, 120, 48)), format=format)
     before = source.to_ndarray(format="rgb24").astype(int)
     untouched = frame(picture(WIDTH, HEIGHT, (100, 120, 48)), format=format)
     painter = PaintRestorer(colour=(200, 60, 60))
-    (out,) = enhancer(painter).process([source])
+    (out,) = enhancer(painter, paste_on=where).process([source])
     after = out.to_ndarray(format="rgb24").astype(int)
     assert mean_inside(after, 100, 120, 20) == pytest.approx([200, 60, 60], abs=3)
     # The crop is the square of side 96 around the face; nothing beyond it may move.
@@ -239,6 +242,27 @@ def test_a_parsed_mask_limits_what_is_pasted() -> None:
     (out,) = worker.process([source])
     assert mean_inside(out.to_ndarray(), 88, 120, 12) == pytest.approx([200, 60, 60], abs=3)
     assert mean_inside(out.to_ndarray(), 112, 120, 12) == pytest.approx([20, 200, 40], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("device", "where", "torch_does"),
+    [
+        (None, "auto", False),
+        ("cpu", "auto", False),
+        ("cuda:1", "auto", True),
+        ("cuda", "cpu", False),
+        ("cpu", "device", True),
+        (None, "device", True),
+    ],
+)
+def test_where_faces_are_cut_out_and_pasted(device: str | None, where: str, torch_does: bool) -> None:
+    restorer = IdentityRestorer()
+    if device is not None:
+        restorer.device = torch.device(device)  # type: ignore[attr-defined]
+    chosen = chosen_patch(where, restorer)
+    assert isinstance(chosen, TorchPatch) == torch_does
+    if isinstance(chosen, TorchPatch):
+        assert chosen.device == torch.device(device or "cpu")
 
 
 def test_what_is_no_face_is_counted_and_left_alone() -> None:

@@ -62,6 +62,7 @@ def test_words_become_options(words: list[str], choices: dict[str, Any]) -> None
         ({"device": "cuda:0,auto"}, "--device cuda:0,auto"),
         ({"blend": 101}, "--blend 101"),
         ({"min_face": -3}, "--min-face -3"),
+        ({"paste_on": "moon"}, "--paste-on moon"),
         ({"encoder_options": ("tune",)}, "tune"),
         ({"sharpness": 3}, "sharpness: no such option"),
     ],

@@ -86,7 +86,7 @@ def crop_bounds(matrix: Matrix, size: int, width: int, height: int) -> tuple[int
     Includes what the filters of crop and paste reach beyond the crop's edge. None if the crop lies outside.
     """
     x0, y0, x1, y1 = _preimage(matrix, -0.5, -0.5, size - 0.5, size - 0.5)
-    margin_x, margin_y = 3.0 * np.maximum(_footprint(inverted(matrix)), 1.0)
+    margin_x, margin_y = 3.0 * np.maximum(footprint(inverted(matrix)), 1.0)
     if x1 < -0.5 or y1 < -0.5 or x0 > width - 0.5 or y0 > height - 0.5:
         return None
     return (
@@ -182,7 +182,7 @@ def spread_bounds(mask: Float, matrix: Matrix, width: int, height: int) -> tuple
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return None
-    reach = 2 + 3 * max(1.0, float(_footprint(matrix).max()))
+    reach = 2 + 3 * max(1.0, float(footprint(matrix).max()))
     x0, y0, x1, y1 = _preimage(matrix, columns[0] - reach, rows[0] - reach, columns[-1] + reach, rows[-1] + reach)
     left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
     right, bottom = min(width, int(np.ceil(x1)) + 1), min(height, int(np.ceil(y1)) + 1)
@@ -225,7 +225,7 @@ def _finest(face: Image) -> Float:
 
 def detail_kept(matrix: Matrix) -> float:
     """Say how much of the band above the model's resolution a paste keeps: 0 for a small face, 1 for a large one."""
-    scale = float(_footprint(inverted(matrix)).max())
+    scale = float(footprint(inverted(matrix)).max())
     t = min(max((scale - REPLACE_BELOW) / (1 - REPLACE_BELOW), 0.0), 1.0)
     return t * t * (3 - 2 * t)
 
@@ -238,7 +238,7 @@ def inverted(matrix: Matrix) -> Matrix:
     return inverse
 
 
-def _footprint(matrix: Matrix) -> NDArray[np.float64]:
+def footprint(matrix: Matrix) -> NDArray[np.float64]:
     """Give the extent (x, y), in destination px, of a round source pixel of diameter 1."""
     return np.asarray(np.sqrt((matrix[:, :2] ** 2).sum(axis=1)))
 
@@ -258,14 +258,14 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
     `smooth` all but a clear reduction, is first enlarged twofold by a cubic, so that no facets show.
     """
     inverse = inverted(matrix)
-    scale = _footprint(inverse)
+    scale = footprint(inverse)
     lift = 0.0
     while scale.min() >= 4 and min(image.shape[:2]) > 4:
         image = np.asarray(cv2.pyrDown(image, borderType=cv2.BORDER_REFLECT_101))
         inverse, scale, lift = inverse / 2, scale / 2, lift / 4 + 1 / 8
     factor = 2 if scale.max() < (1.5 if smooth else 0.5) else 1
     lift += 1 / (12 * factor**2)
-    across, down = (_taps(max(round(float(each), 3), 1.0), lift) for each in scale)
+    across, down = (taps(max(round(float(each), 3), 1.0), lift) for each in scale)
     image = np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, across, down, borderType=cv2.BORDER_REFLECT_101))
     if factor == 2:
         image = np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
@@ -276,7 +276,7 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
 
 
 @lru_cache(maxsize=64)
-def _taps(scale: float, lift: float) -> Float:
+def taps(scale: float, lift: float) -> Float:
     """Make the filter that goes before a linear warp, for `scale` >= 1 source px per destination px.
 
     Lanczos-3 stretched to keep what that many times fewer samples can carry (the identity at 1 or less), convolved
