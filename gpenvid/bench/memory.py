@@ -23,6 +23,7 @@ from gpenvid.run import enhance
 SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "one face at a time": {"batch": 1},
+    "eight faces at a time": {"batch": 8},
     "no look-ahead": {"lag": 0.0},
     "detection in the full picture": {"detect_size": 0},
 }
