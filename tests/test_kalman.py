@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from filterpy.kalman import KalmanFilter
 
-from gpenvid.faces.kalman import MODELS, UNSEEN, Bank, Motion
+from gpenvid.faces.kalman import UNSEEN, Bank
+from gpenvid.faces.motion import MODELS, Motion
 
 SPREAD = np.array([[0.3], [4.0], [9.0]])
 
@@ -22,7 +23,7 @@ def _step(bank: Bank, dt: float, measured: complex | None, variance: float, scal
     return complex(bank.state()[0, 0, 0])
 
 
-@pytest.mark.parametrize("model", [Motion(0.5), Motion(300.0, memory=0.5)])
+@pytest.mark.parametrize("model", [Motion(0.5), Motion(300.0, memory=0.5), Motion(2.0, frequency=1.7)])
 def test_one_model_is_filterpys_filter_and_smoother(model: Motion) -> None:
     rng = np.random.default_rng(0)
     steps = rng.uniform(0.01, 0.1, 40).round(6)
@@ -33,7 +34,7 @@ def test_one_model_is_filterpys_filter_and_smoother(model: Motion) -> None:
     for start in (path[0].real, path[0].imag):
         reference = KalmanFilter(3, 1)
         reference.x = np.array([[start], [0.0], [0.0]])
-        reference.P = np.diag([0.3, 4.0, 9.0 if model.memory else 0.0])
+        reference.P = np.diag([0.3, 4.0, 9.0 if model.memory or model.frequency else 0.0])
         reference.H, reference.R = np.array([[1.0, 0, 0]]), np.array([[0.3]])
         axes.append(reference)
     history = []
@@ -144,6 +145,30 @@ def test_a_loosened_slot_goes_where_it_is_measured_and_is_not_smoothed_back() ->
     smooth = bank.smooth(0, 39)[:, 0, 0].real
     np.testing.assert_allclose(smooth[:19], 0, atol=0.01)
     np.testing.assert_allclose(smooth[19:], 100, atol=0.01)
+
+
+def test_a_model_may_come_and_go() -> None:
+    """An oscillation that only the model that is there for a while knows: until then and after it the others do."""
+    t = np.arange(150) * 0.04
+    path = 10 * np.sin(4 * np.pi * t) + 0j
+    noisy = path + np.random.default_rng(0).standard_normal((150, 2)) @ [1, 1j]
+    errors = []
+    for also in ((), (Motion(1.0, frequency=2.0),)):
+        bank = Bank(1)
+        bank.claim(noisy[:1], np.array([[1.0], [140.0**2], [1400.0**2]]))
+        ahead = []
+        for k in range(1, 150):
+            ahead.append(bank.predict(0.04, np.full((bank.slots, 1), 70.0**2), also if 40 <= k < 120 else ())[0, 0])
+            if k in (50, 121):
+                bank.retract(0, 15)
+            z, r = np.full((bank.slots, 1), noisy[k]), np.full((bank.slots, 1), 1.0)
+            bank.compare(z, r)
+            bank.correct()
+            if k == 100:
+                bank.release(bank.claim(np.zeros(1, complex), SPREAD))
+        smooth = bank.smooth(0, 149)[:, 0, 0]
+        errors.append([np.abs(np.array(ahead) - path[1:])[70:119].mean(), np.abs(smooth - path[1:])[70:110].mean()])
+    assert errors[1][0] < 0.5 * errors[0][0] and errors[1][1] < 0.8 * errors[0][1]
 
 
 def test_slots_are_independent_and_reused() -> None:

@@ -70,6 +70,18 @@ def test_causal_is_stiller_and_no_less_true_than_detections(name: str) -> None:
     assert metrics.position_error(points, truth) < 1.0
 
 
+@pytest.mark.parametrize("name", ["shake", "variable rate"])
+def test_the_rhythm_of_a_shake_is_learnt(name: str) -> None:
+    """Without look-ahead, with 5 % misses and 3 % gross outliers; the first two seconds are for learning."""
+    for seed in (1, 2):
+        moving = motion(name, seed=seed)
+        truth = moving.truth()[1]
+        truth = np.stack([truth.real, truth.imag], -1)[60:]
+        points = follow(moving, detect(moving, seed=seed + 6), TrackerOptions(lag=0))[60:]
+        assert metrics.acceleration_error(points, truth) < RAW_ACCELERATION / 3
+        assert metrics.position_error(points, truth) < 0.6
+
+
 def test_a_detection_elsewhere_is_taken_back_once_the_face_is_seen_where_it_was() -> None:
     pictures: list[list[Face] | None] = [[_face(300, 200)] for _ in range(40)]
     pictures[20] = [_face(350, 230)]

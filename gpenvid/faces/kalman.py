@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from filterpy.common import van_loan_discretization
 from numpy.typing import NDArray
+
+from gpenvid.faces.motion import MODELS, Motion
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -43,42 +44,12 @@ _I, _J = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 2, 1, 2, 2])
 
 
 @dataclass(frozen=True, slots=True)
-class Motion:
-    """A model of motion in continuous time, driven by white noise.
-
-    density: spectral density of the noise, in unit^2 s^-3 if it drives the velocity, unit^2 s^-5 if the acceleration.
-    memory: seconds over which an acceleration dies away (Singer 1970); 0 for a model without acceleration.
-    """
-
-    density: float
-    memory: float = 0.0
-
-    def discrete(self, dt: float) -> tuple[Real, Real]:
-        """Return the transition F (3, 3) and process noise Q (3, 3) of (position, velocity, acceleration) over dt.
-
-        The first two columns of F are those of uniform motion.
-        """
-        order = 3 if self.memory else 2
-        A, G = np.diag(np.ones(order - 1), 1), np.zeros((order, 1))
-        G[-1] = self.density**0.5
-        if self.memory:
-            A[2, 2] = -1 / self.memory
-        F, Q = np.zeros((3, 3)), np.zeros((3, 3))
-        F[:order, :order], Q[:order, :order] = van_loan_discretization(A, G, dt)
-        return F, Q
-
-
-MODELS = (Motion(1e-4), Motion(6e-3), Motion(300.0, memory=0.5))
-"""Units: the spread of the landmarks (about 0.6 of a face's box)."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Transition:
     """What a time step does, for all models."""
 
     matrix: Real  # (M, 12, 12), takes a state one step further
     noise: Real  # (6, M, 1), adds to its covariance, per unit^2
-    back: Real  # (3, M), the last column of F; the others are those of uniform motion
+    back: Real  # (3, 2, M), the last columns of F; the first is always that of a constant
     stay: float  # log probability of no change of model
     leave: float  # log probability of a change to a certain other one
 
@@ -93,7 +64,9 @@ def _transition(models: tuple[Motion, ...], dt: float) -> _Transition:
     matrix[:, 6:, 6:] = (F[:, None] @ unit @ F[:, None].swapaxes(-1, -2))[..., _I, _J].swapaxes(-1, -2)
     leave = -np.expm1(-dt / DWELL)
     stay, leave = float(np.log1p(-leave)), float(np.log(leave / max(M - 1, 1)))
-    return _Transition(matrix, Q[:, _I, _J].T[..., None], np.ascontiguousarray(F[:, :, 2].T), stay, leave)
+    return _Transition(
+        matrix, Q[:, _I, _J].T[..., None], np.ascontiguousarray(F[:, :, 1:].transpose(1, 2, 0)), stay, leave
+    )
 
 
 @dataclass(slots=True)
@@ -102,6 +75,7 @@ class Step:
 
     dt: float
     scale: Real  # (K,), unit^2
+    models: tuple[Motion, ...]
     parent: Index  # (M, K), the model before, given the model of the step
     state: Real  # (12, M, K), before the measurement, or after it
     evidence: Real  # (M, K), log likelihood of the model's history; after the measurement, that of the best is 0
@@ -114,16 +88,21 @@ _BY_CHANNEL = ("scale", "parent", "state", "evidence", "gain", "pull")
 
 
 def _predict(state: Real, evidence: Real, scale: Real, dt: float, models: tuple[Motion, ...]) -> Step:
-    """Advance states by dt: a step that nothing was measured in yet."""
+    """Advance states by dt: a step that nothing was measured in yet.
+
+    Of the models the first are those of the states; there may be less of them, or more.
+    """
     to = _transition(models, round(dt, 6))
-    M, K = evidence.shape
-    own, other = evidence + to.stay, evidence.max(0) + to.leave
+    M, K, known = len(models), evidence.shape[1], len(evidence)
+    other, own = evidence.max(0) + to.leave, evidence[:M] + to.stay
+    if known < M:
+        own = np.concatenate([own, np.full((M - known, K), -np.inf)])
     parent = np.where(own < other, evidence.argmax(0), np.arange(M)[:, None])
-    state = state.reshape(_ROWS, M * K).take(parent * K + np.arange(K), 1)
+    state = state.reshape(_ROWS, known * K).take(parent * K + np.arange(K), 1)
     after = np.empty_like(state)
     np.matmul(to.matrix, state.swapaxes(0, 1), out=after.swapaxes(0, 1))
     after[6:] += to.noise * scale
-    return Step(dt, scale, parent, after, np.maximum(own, other), np.zeros((3, M, K)), np.zeros((2, M, K)), [])
+    return Step(dt, scale, models, parent, after, np.maximum(own, other), np.zeros((3, M, K)), np.zeros((2, M, K)), [])
 
 
 def _correct(step: Step, y: Real, S: Real, off: Real) -> None:
@@ -179,10 +158,10 @@ class Bank:
         """
         slot = self._take_free()
         own = self._own(slot)
-        state, evidence = _rest(len(self.models), self.channels)
+        state, evidence = _rest(len(self._evidence), self.channels)
         state[4], state[5] = measured.real, measured.imag
         state[_VARIANCES] = spread[:, None]
-        still = [i for i, model in enumerate(self.models) if not model.memory]
+        still = [i for i, model in enumerate(self.models) if not (model.memory or model.frequency)]
         state[11, still] = 0
         self._state[..., own], self._evidence[:, own] = state, evidence
         if self.steps:
@@ -194,15 +173,17 @@ class Bank:
     def release(self, slot: int) -> None:
         """Give a slot back once none of its steps is needed any more."""
         own = self._own(slot)
-        self._state[..., own], self._evidence[:, own] = _rest(len(self.models), self.channels)
+        self._state[..., own], self._evidence[:, own] = _rest(len(self._evidence), self.channels)
         self._free.append(slot)
 
-    def predict(self, dt: float, scale: Real) -> Complex:
+    def predict(self, dt: float, scale: Real, also: tuple[Motion, ...] = ()) -> Complex:
         """Advance all slots by dt > 0 seconds. Returns what should be measured then, (slots, C).
 
-        scale: (slots, C), the unit of each channel squared: process noise is in proportion to it.
+        scale: (slots, C), the unit of each channel squared: process noise is in proportion to it. also: models that
+        are there for now.
         """
-        self._next = step = _predict(self._state, self._evidence, scale.ravel(), dt, self.models)
+        models = self.models + also
+        self._next = step = _predict(self._state, self._evidence, scale.ravel(), dt, models)
         return _mixed(step.evidence, step.state[_POSITION]).reshape(-1, self.channels)
 
     def compare(self, measured: Complex, variance: Real) -> Real:
@@ -252,11 +233,12 @@ class Bank:
         before = self.steps[-count - 1]
         state, evidence = before.state[..., own], before.evidence[:, own]
         for step in [*self.steps[-count:], *([self._next] if self._next else [])]:
-            again = _predict(state, evidence, step.scale[own], step.dt, self.models)
+            again = _predict(state, evidence, step.scale[own], step.dt, step.models)
             for name in _BY_CHANNEL:
                 getattr(step, name)[..., own] = getattr(again, name)
             state, evidence = again.state, again.evidence
-        self._state[..., own], self._evidence[:, own] = state, evidence
+        last = self.steps[-1]
+        self._state[..., own], self._evidence[:, own] = last.state[..., own], last.evidence[:, own]
 
     def copy(self, slot: int) -> int:
         """Return a new slot with the history of another. Called after `correct`."""
@@ -303,11 +285,10 @@ class Bank:
                 x[:2] -= np.add.reduce(x[2:, None] * adjoint)
                 out[k - first].real, out[k - first].imag = np.add.reduce(weight * x[:2], 1)
             if k > first:
-                gain, pull = (each.reshape(-1, M * K).take(path, 1) for each in (step.gain, step.pull))
+                gain, pull = (each.reshape(-1, each[0].size).take(path, 1) for each in (step.gain, step.pull))
                 adjoint[0] -= np.add.reduce(gain[:, None] * adjoint) + pull
-                back = _transition(self.models, round(step.dt, 6)).back.take(model, 1)
-                adjoint[2] = np.add.reduce(back[:, None] * adjoint)
-                adjoint[1] += step.dt * adjoint[0]
+                back = _transition(step.models, round(step.dt, 6)).back.take(model, 2)
+                adjoint[1:] = np.add.reduce(back[:, :, None] * adjoint[:, None])
                 for own in step.born:
                     adjoint[..., own] = 0
                 model = step.parent.take(path)
@@ -320,14 +301,14 @@ class Bank:
         """Return a free slot; add some, in the recorded steps also, if there is none."""
         if not self._free:
             more = 4
-            M, K = len(self.models), more * self.channels
+            K = more * self.channels
             self._free = list(range(self.slots + more - 1, self.slots - 1, -1))
             self.slots += more
-            state, evidence = _rest(M, K)
+            state, evidence = _rest(len(self._evidence), K)
             self._state = np.concatenate([self._state, state], -1)
             self._evidence = np.concatenate([self._evidence, evidence], -1)
             for step in self.steps:
-                unseen = _predict(state, evidence, np.zeros(K), step.dt, self.models)
+                unseen = _predict(state, evidence, np.zeros(K), step.dt, step.models)
                 for name in _BY_CHANNEL:
                     setattr(step, name, np.concatenate([getattr(step, name), getattr(unseen, name)], -1))
         return self._free.pop()

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from gpenvid.faces.geometry import CHANNELS, Complex, Real, Sighting, decode, encode, looks, robust
 from gpenvid.faces.kalman import UNSEEN, Bank, Index
 from gpenvid.faces.life import Sightings, course
+from gpenvid.faces.motion import Motion
+from gpenvid.faces.shake import Shake
 
 NOISE = np.array([0.2, 1, 1, 1, 1, 4, 4])
 """Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""
@@ -19,6 +21,9 @@ MOTION = np.array([1, 0.25, 0.1, 0.1, 0.1, 0.05, 0.05])
 
 UNKNOWN = np.array([[10] * 7, [2, 0.5, 0.3, 0.3, 0.3, 0.1, 0.1], [20, 5, 3, 3, 3, 1, 1]]) ** 2.0
 """Variance of the position, velocity and acceleration of a face of which nothing is known, in units."""
+
+OSCILLATION = 1.0
+"""Spectral density of the noise that drives the model of a shake, in units; see `Motion`."""
 
 _JUMP = np.array([1, 1, 0, 0, 0, 0, 0])
 """The channels that a jump moves."""
@@ -72,7 +77,8 @@ class Poses:
         self._taken = 0
         self._unit = np.ones(0)  # |b| of each slot, in pixels
         self._noise = np.ones(0)  # variance of each slot's detections, beside what detections usually have
-        self._lost = np.zeros(0)  # seconds since each was seen
+        self._lost, self._age = np.zeros(0), np.zeros(0)  # seconds since each was seen, and since it was first
+        self._shake = Shake()
         self._last = np.zeros((0, CHANNELS), np.complex128)  # what each was like then
         self._course = np.zeros(0, np.complex128)  # its velocity then, over half a second
         self._doubts = np.zeros(0, np.intp)
@@ -88,7 +94,9 @@ class Poses:
         self._lost += dt
         scale = MOTION[None].repeat(self.bank.slots, 0)
         scale[:, 0] *= self._unit**2
-        self._mean = self.bank.predict(max(dt, 1e-4), scale)
+        self._age += dt
+        also = (Motion(OSCILLATION, frequency=self._shake.frequency),) if self._shake.frequency else ()
+        self._mean = self.bank.predict(max(dt, 1e-4), scale, also)
         for slot, leaps in list(self._leaps.items()):
             if self.clock - leaps[-1].clock > self.patience:
                 if not leaps[-1].confirmed:
@@ -150,6 +158,7 @@ class Poses:
         self._last[slots] = now[0, slots]
         self._learn_looks(shares[:, 2:], look)
         self._lost[slots] = 0
+        self._shake.note(self.clock, now[0, :, 0], self._unit, np.where(self._lost < REGAIN, self._age, 0))
 
     def _look_twice(self, off: Real, z: Complex, R: Real, slots: Index, seen: Sighting, which: Index) -> None:
         """Judge those detections that surprise; z and R, (slots, C), are amended in place."""
@@ -170,7 +179,7 @@ class Poses:
         spread[0] = _usual_noise(unit, seen.scores[which : which + 1], np.ones(1))[0]
         slot = self.bank.claim(z, spread)
         self._fit()
-        self._unit[slot], self._doubts[slot], self._lost[slot] = unit[0], 0, 0
+        self._unit[slot], self._doubts[slot], self._lost[slot], self._age[slot] = unit[0], 0, 0, 0
         self._look[0, slot], self._look[1, slot] = looks(z), 2 * spread[0, 1] + 0.02**2
         self._last[slot], self._course[slot], self._noise[slot] = z, 0, 1
         self._now[:, slot] = 0
@@ -195,6 +204,7 @@ class Poses:
             self._last[which], self._course[which] = channels[-1], course(times, channels)
             self._doubts[which], self._lost[which] = 0, lost if which == old else self._lost[slot]
             self._leaps.pop(which, None)
+        self._age[[old, slot]] = 0
         return old
 
     def _fit(self) -> None:
@@ -203,7 +213,8 @@ class Poses:
         if more:
             one, many = (0, more), ((0, more), (0, 0))
             self._unit, self._noise = (np.pad(each, one, constant_values=1) for each in (self._unit, self._noise))
-            self._doubts, self._lost = np.pad(self._doubts, one), np.pad(self._lost, one)
+            self._lost, self._age = np.pad(self._lost, one), np.pad(self._age, one)
+            self._doubts = np.pad(self._doubts, one)
             self._course, self._last = np.pad(self._course, one), np.pad(self._last, many)
             self._now, self._look = np.pad(self._now, ((0, 0), *many)), np.pad(self._look, ((0, 0), *many))
 
