@@ -164,8 +164,10 @@ def test_a_model_may_come_and_go() -> None:
             z, r = np.full((bank.slots, 1), noisy[k]), np.full((bank.slots, 1), 1.0)
             bank.compare(z, r)
             bank.correct()
-            if k == 100:
-                bank.release(bank.claim(np.zeros(1, complex), SPREAD))
+            if k in (45, 130):  # new slots, also before a model that came or went
+                for _ in range(4):
+                    bank.claim(np.zeros(1, complex), SPREAD)
+                assert np.isfinite(bank.smooth(0, k)).all()
         smooth = bank.smooth(0, 149)[:, 0, 0]
         errors.append([np.abs(np.array(ahead) - path[1:])[70:119].mean(), np.abs(smooth - path[1:])[70:110].mean()])
     assert errors[1][0] < 0.5 * errors[0][0] and errors[1][1] < 0.8 * errors[0][1]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -307,8 +308,8 @@ class Bank:
             state, evidence = _rest(len(self._evidence), K)
             self._state = np.concatenate([self._state, state], -1)
             self._evidence = np.concatenate([self._evidence, evidence], -1)
-            for step in self.steps:
-                unseen = _predict(state, evidence, np.zeros(K), step.dt, step.models)
+            for before, step in pairwise([*self.steps[:1], *self.steps]):
+                unseen = _predict(*_rest(len(before.models), K), np.zeros(K), step.dt, step.models)
                 for name in _BY_CHANNEL:
                     setattr(step, name, np.concatenate([getattr(step, name), getattr(unseen, name)], -1))
         return self._free.pop()
