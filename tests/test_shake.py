@@ -66,3 +66,11 @@ def test_a_face_counts_once_it_has_been_followed_for_a_while() -> None:
         shake.note(float(time), places, UNITS[: len(places)], np.array([time, time - 2])[: len(places)])
         found.append(shake.frequency)
     assert not any(found[:79]) and found[-1] == pytest.approx(2, rel=0.04)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rate", [0.4, 2, 5, 7, 10, 15])
+def test_pictures_that_come_too_seldom_to_tell_show_no_shake(rate: float) -> None:
+    times = np.arange(60) / rate
+    drift = np.cumsum(np.random.default_rng(3).normal(0, 6, 60))
+    assert not any(_note(Shake(), times, drift))

@@ -24,8 +24,11 @@ _LEAST = 0.02
 _START, _STOP = 0.8, 0.6
 """A shake begins where an oscillation explains so much of what is no uniform motion, and ends where it doesn't."""
 
-_TRIED, _PERIODS = np.geomspace(0.8, 6.0, 32), 1.5
-"""Frequencies in Hz, of which so many periods must lie in the past."""
+_TRIED, _PERIODS, _FEWEST = np.geomspace(0.8, 6.0, 32), 1.5, 2.5
+"""Frequencies in Hz, of which so many periods must lie in the past, each of so many pictures at least."""
+
+_ENOUGH = 20
+"""So few pictures tell nothing."""
 
 _STEP = 0.02
 """Frequencies are told to so much, in their logarithm."""
@@ -55,15 +58,17 @@ class Shake:
             return
         self._looked, self.frequency, before = clock, 0.0, self.frequency
         old = np.flatnonzero(ages >= _SHORTEST)
-        if len(old):
-            since = clock - ages[old].min() + 1e-6
-            t = np.array([time for time, _ in record if time > since])
-            z = _rest(t, np.stack([places[old] for time, places in record if time > since], 1))
-            energy = (z.real**2 + z.imag**2).sum(1)
-            moving = energy > len(t) * (_LEAST * units[old]) ** 2
-            if moving.any():
-                frequency, share = _strongest(t, z[moving], energy[moving])
-                self.frequency = frequency if share > (_STOP if before else _START) else 0.0
+        since = clock - ages[old].min(initial=SPAN) + 1e-6
+        seen = [(time, places[old]) for time, places in record if time > since]
+        if not len(old) or len(seen) < _ENOUGH:
+            return
+        t = np.array([time for time, _ in seen])
+        z = _rest(t, np.stack([places for _, places in seen], 1))
+        energy = (z.real**2 + z.imag**2).sum(1)
+        moving = energy > len(t) * (_LEAST * units[old]) ** 2
+        if moving.any():
+            frequency, share = _strongest(t, z[moving], energy[moving])
+            self.frequency = frequency if share > (_STOP if before else _START) else 0.0
 
 
 def _strongest(t: Real, z: Complex, energy: Real) -> tuple[float, float]:
@@ -71,7 +76,10 @@ def _strongest(t: Real, z: Complex, energy: Real) -> tuple[float, float]:
 
     energy: (n,), the sums of |z|^2. The share is the mean over n.
     """
-    tried = _TRIED[_TRIED * (t[-1] - t[0]) >= _PERIODS]
+    periods = _TRIED * (t[-1] - t[0])
+    tried = _TRIED[(periods >= _PERIODS) & (periods * _FEWEST <= len(t))]
+    if not len(tried):
+        return 0.0, 0.0
     phase = 2 * np.pi * tried[:, None] * t
     c, s = _rest(t, np.cos(phase)), _rest(t, np.sin(phase))
     cc, ss, cs = (c * c).sum(1), (s * s).sum(1), (c * s).sum(1)
