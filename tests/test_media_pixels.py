@@ -378,6 +378,21 @@ def test_thumbnail_never_scales_up_and_has_the_colours_of_the_picture() -> None:
         assert np.abs(image.astype(float) - rgb)[4:-4, 4:-4].mean() < 2
 
 
+@pytest.mark.parametrize("name", ["yuv420p", "nv12", "yuv420p10le", "gbrp"])
+@pytest.mark.parametrize("space", [1, 2])
+@pytest.mark.parametrize("shrink", [2, 3, 5])
+def test_a_small_thumbnail_has_the_mean_colours(name: str, space: int, shrink: int) -> None:
+    rgb = scene((960, 720))
+    frame = exact_picture(name, rgb, 1, False)
+    if space == 2:  # untagged: a picture of 720 lines is BT.709, and so is its small copy
+        frame.colorspace = 2
+    image, matrix = thumbnail(frame, 960 // shrink)
+    mean = rgb.reshape(720 // shrink, shrink, 960 // shrink, shrink, 3).astype(float).mean(axis=(1, 3))
+    assert image.shape == mean.shape
+    assert np.abs(image - mean)[4:-4, 4:-4].mean() < 4  # chroma isn't interpolated
+    np.testing.assert_allclose(matrix, [[shrink, 0, (shrink - 1) / 2], [0, shrink, (shrink - 1) / 2]])
+
+
 def test_tags_follow_a_picture_through_a_conversion() -> None:
     frame = exact_picture("yuv420p", scene((64, 48)), 9, False)
     frame.pts, frame.time_base = 77, Fraction(1, 1000)

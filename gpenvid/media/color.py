@@ -91,8 +91,7 @@ def convert(
     is_rgb = target.model == "rgb" if target else av.VideoFormat(pix_fmt).is_rgb
     if full is None:
         full = is_rgb or bool(target and target.full) or (was_full and not was_rgb)
-    default = 1 if frame.height >= _HD_LINES else 5
-    old_space = frame.colorspace if frame.colorspace in _SWSCALE_SPACE else default
+    old_space = space_of(frame)
     new_space = old_space if space not in _SWSCALE_SPACE else space
     copy = _reformatter(threading.get_ident(), frame.format.name, pix_fmt, (width, height)).reformat(
         frame,
@@ -108,3 +107,9 @@ def convert(
     copy.colorspace = frame.colorspace if space is None else space
     copy.color_range = _JPEG_RANGE if full else _MPEG_RANGE
     return copy
+
+
+def space_of(frame: av.VideoFrame) -> int:
+    """The picture's matrix, FFmpeg's number; BT.601 or BT.709, by its height, for one that isn't known to swscale."""
+    space: int = frame.colorspace
+    return space if space in _SWSCALE_SPACE else 1 if frame.height >= _HD_LINES else 5

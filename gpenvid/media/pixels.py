@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.media.color import chroma_scale, convert, rgb_to_ycbcr, scale_and_offset
+from gpenvid.media.color import chroma_scale, convert, rgb_to_ycbcr, scale_and_offset, space_of
 from gpenvid.media.layouts import LAYOUTS, Layout, Samples, add_samples, samples, values
 from gpenvid.types import Float, Image
 
@@ -72,9 +72,10 @@ def thumbnail(frame: av.VideoFrame, longest_side: int) -> tuple[Image, Float64]:
     width, height = frame.width * min(aspect, Fraction(1)), frame.height / max(aspect, Fraction(1))
     shrink = min(Fraction(1), longest_side / max(width, height)) if longest_side else Fraction(1)
     w, h = max(1, round(width * shrink)), max(1, round(height * shrink))
-    scaled = shrink < 1 or aspect != 1
-    small = convert(frame, "rgb24", (w, h), interpolation="AREA" if scaled else "BILINEAR")
-    image = small.to_ndarray()
+    small = frame
+    if shrink < 1 or aspect != 1:  # in its own format first: to scale and convert at once takes swscale twice as long
+        small = convert(frame, frame.format.name, (w, h), space=space_of(frame), interpolation="AREA")
+    image = convert(small, "rgb24", interpolation="BILINEAR").to_ndarray()
     a, b, c, d = _orientation(frame, tags)
     if a:
         image = image[::d, ::a]
