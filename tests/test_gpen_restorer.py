@@ -226,7 +226,10 @@ def test_options_accept_every_device(device: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "--device gpu: must be auto, cpu, cuda, cuda:N or mps"),
+        (
+            {"device": "gpu"},
+            "--device gpu: must be auto, cpu, cuda, cuda:N or mps, or several of them with commas between",
+        ),
         ({"precision": "fp8"}, "--precision fp8: must be auto, fp32, fp16 or bf16"),
         ({"batch": -1}, "--batch -1: must be 0 or more"),
         ({"backend": "caffe"}, "--backend caffe: must be torch or onnx"),
