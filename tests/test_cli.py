@@ -39,7 +39,7 @@ def test_a_video(film: Film, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert pictures(tmp_path / "out.mp4") == 6
     told = capsys.readouterr()
     assert told.out == ""
-    assert "6 pictures, 6 faces restored (1 tracks)" in told.err
+    assert "6 pictures, 6 faces restored (1 track)" in told.err
 
 
 def test_quiet_says_nothing(film: Film, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

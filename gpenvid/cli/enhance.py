@@ -101,7 +101,8 @@ def _tell(report: Any, say: Any, *, verbose: bool) -> None:
         say("stopped early; the output holds the pictures read so far")
     say(
         f"{report.output or report.input}: {counts.pictures} pictures, {counts.restored} faces restored "
-        f"({counts.tracks} tracks) in {report.seconds:.1f} s with {report.model.get('name', 'restorer')}"
+        f"({counts.tracks} {'track' if counts.tracks == 1 else 'tracks'}) in {report.seconds:.1f} s "
+        f"with {report.model.get('name', 'restorer')}"
     )
     if verbose:
         for stage, spent in sorted(report.stages.items(), key=lambda item: -item[1]):
