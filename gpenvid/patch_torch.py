@@ -65,15 +65,17 @@ class TorchPatch:
         Raises DeviceError when there is no memory left.
         """
         picture = layers(frame)
-        all_bounds, regions, maps = [], [], []
+        touched, regions, maps, first = [], [], [], 0
         for layer in picture.layers:
+            own = slice(first, first + len(layer.zero))
+            first = own.stop
             to_crop = from_samples(matrix, layer)
             bounds = align.spread_bounds(mask, to_crop, *layer.size)
-            all_bounds.append(bounds)
             if bounds is not None:
+                touched.append((layer, bounds, own))
                 regions.append(layer.read(*bounds))
                 maps.append(align.localize(to_crop, *bounds[:2]))
-        if not regions:
+        if not touched:
             return
         with self._at_work():
             *samples, before, after, weight, to_samples = self._upload(
@@ -81,24 +83,17 @@ class TorchPatch:
             )
             change, replaced = align_torch.difference(_planes(before), _planes(after), weight[None], matrix)
             change = _mixed(change, to_samples)
-            spread, zero = [], np.cumsum([0, *(len(layer.zero) for layer in picture.layers)])
-            waiting = zip(samples, maps, strict=True)
-            for i, (layer, bounds) in enumerate(zip(picture.layers, all_bounds, strict=True)):
-                if bounds is not None:
-                    values, to_crop = next(waiting)
-                    spread.append(
-                        align_torch.spread(
-                            change[zero[i] : zero[i + 1]], replaced, _above_zero(values, layer), to_crop
-                        ).permute(1, 2, 0)
-                    )
+            spread = [
+                align_torch.spread(change[own], replaced, _above_zero(values, layer), to_crop).permute(1, 2, 0)
+                for (layer, _, own), values, to_crop in zip(touched, samples, maps, strict=True)
+            ]
             added = self._download(torch.cat([each.flatten() for each in spread]))
         first = 0
-        for layer, bounds in zip(picture.layers, all_bounds, strict=True):
-            if bounds is not None:
-                shape = (bounds[3] - bounds[1], bounds[2] - bounds[0], *([len(layer.zero)] * (len(layer.zero) > 1)))
-                count = int(np.prod(shape))
-                layer.add(*bounds[:2], added[first : first + count].reshape(shape))
-                first += count
+        for layer, bounds, _ in touched:
+            shape = (bounds[3] - bounds[1], bounds[2] - bounds[0], *([len(layer.zero)] * (len(layer.zero) > 1)))
+            count = int(np.prod(shape))
+            layer.add(*bounds[:2], added[first : first + count].reshape(shape))
+            first += count
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
