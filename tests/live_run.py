@@ -16,7 +16,7 @@ from live_sink import GatheringSink
 from gpenvid.streaming.report import LiveReport
 from gpenvid.streaming.session import CameraSpec, live, live_cameras
 
-NETWORKS: dict[str, Any] = {"detector": SquareDetector(), "confirm": 0.0, "fade": 0.0}
+NETWORKS: dict[str, Any] = {"detector": SquareDetector(), "confirm": 0.0, "fade": 0.0, "degrade": False}
 
 
 def run(url: str, sink: GatheringSink, **options: Any) -> LiveReport:

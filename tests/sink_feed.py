@@ -83,7 +83,7 @@ def opened(sink: Fanout, feed: Feed) -> Iterator[Fanout]:
         sink.close()
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 150) -> None:
     """Wait for something that happens soon. Fails if it doesn't."""
     end = time.monotonic() + seconds
     while not condition():

@@ -239,7 +239,7 @@ def test_status_while_it_runs_and_none_after() -> None:
                 super().video(frame)
                 if len(self.pictures) == 10:
                     for page in ("metrics", "healthz"):
-                        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10) as answer:
+                        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=60) as answer:
                             told[page] = answer.read().decode()
 
         with socket.socket() as free:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -18,6 +18,7 @@ from fakes import BlindDetector, IdentityRestorer, PaintRestorer, SquareDetector
 
 import gpenvid
 from gpenvid.errors import GpenvidError, MediaError, OptionsError
+from gpenvid.report import StageClock
 from gpenvid.run import enhance, enhance_folder
 from gpenvid.weights import shipped
 
@@ -109,14 +110,28 @@ def test_the_profile_is_a_chrome_trace_of_every_thread(film: Film, tmp_path: Pat
         assert all(end <= begin + 0.2 for (_, end), (begin, _) in pairwise(own))
 
 
-def test_the_bottleneck_is_the_longest_stage_of_the_busiest_thread(film: Film, tmp_path: Path) -> None:
-    class Slow(PaintRestorer):
-        def restore(self, crops: Any) -> Any:
-            time.sleep(0.1)
-            return super().restore(crops)
+def test_the_bottleneck_is_the_longest_stage_of_the_busiest_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("gpenvid.report.time", SimpleNamespace(perf_counter=lambda: now))
+    clock = StageClock()
+    assert clock.bottleneck == ""
 
-    report = enhance(film(frames=6), tmp_path / "out.mp4", restorer=Slow(), detector=SquareDetector())
-    assert report.bottleneck == "restore"
+    def spend(stage: str, seconds: float) -> None:
+        nonlocal now
+        with clock(stage):
+            now += seconds
+
+    for name, spent in [("one", {"restore": 3.0}), ("two", {"encode": 2.0, "mux": 2.5}), ("three", {"decode": 4.0})]:
+        thread = threading.Thread(name=name, target=lambda spent=spent: [spend(*each) for each in spent.items()])
+        thread.start()
+        thread.join()
+    assert clock.seconds == {"restore": 3.0, "encode": 2.0, "mux": 2.5, "decode": 4.0}
+    assert clock.bottleneck == "mux"
+
+
+def test_the_report_names_the_bottleneck(film: Film, tmp_path: Path) -> None:
+    report = run(film(frames=6), tmp_path / "out.mp4")
+    assert report.bottleneck in report.stages
 
 
 @pytest.mark.parametrize("name", ["report", "profile"])

@@ -118,6 +118,6 @@ def test_the_films_weave_is_in_the_original_too(clean: Path) -> None:
 )
 def test_the_script_refuses_nonsense(arguments: list[str], message: str, tmp_path: Path) -> None:
     command = [sys.executable, str(SAMPLES / "make.py"), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2 and message in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -140,7 +140,7 @@ def test_what_a_killed_process_was_recording_is_completed(tmp_path: Path) -> Non
     )
     here = Path(__file__).parent
     subprocess.run(
-        [sys.executable, "-c", program, str(here), str(here.parent), str(tmp_path), f"{folder}/"], timeout=120
+        [sys.executable, "-c", program, str(here), str(here.parent), str(tmp_path), f"{folder}/"], timeout=240
     )
     (part,) = folder.iterdir()
     assert part.name.startswith(".part-")
@@ -277,7 +277,7 @@ def test_standard_output_through_a_real_pipe(tmp_path: Path, format: str, codecs
     )
     here = Path(__file__).parent
     command = [sys.executable, "-c", program, str(here), str(here.parent), str(tmp_path), format]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, timeout=240, check=True)
     assert done.stderr == b""
     (tmp_path / "piped").write_bytes(done.stdout)
     told = read(tmp_path / "piped", format=format)
@@ -336,11 +336,16 @@ def test_when_every_output_failed_the_sink_has(tmp_path: Path) -> None:
 
 def test_a_reader_that_sleeps_costs_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lane, "PACKETS", 20)
-    monkeypatch.setattr(lane, "CLOSING", 0.2)
     reader, writer = os.pipe()
     feed, sink = Feed(tmp_path, 6), Fanout([PipeOutput("mpegts", writer), FileOutput(tmp_path / "out.mkv")])
     sink.open(feed.streams)
-    feed.give(sink, pace=0.004)
+    for index in range(150):
+        feed.give(sink, 1 / RATE)
+        until(lambda index=index: sink.states[1].pictures == index + 1)
+    file = sink._packet_lanes[1]
+    file.end()
+    file.close()
+    monkeypatch.setattr(lane, "CLOSING", 0.2)
     sink.close()
     assert sink.states[0].state == "failed"
     assert sink.states[0].error == "standard output: not finished in 0.2 s"

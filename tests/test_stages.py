@@ -76,7 +76,7 @@ def test_refuses_a_depth_that_could_never_pass_anything(depth: int) -> None:
 
 def test_background_joins_and_raises_what_the_work_raised() -> None:
     stop = threading.Event()
-    with background(lambda: stop.wait(10) and None, "watch"):
+    with background(lambda: stop.wait(100) and None, "watch"):
         assert threads() == ["gpenvid-watch"]
         stop.set()
     assert threads() == []
@@ -96,14 +96,14 @@ def test_latest_gives_the_freshest_and_tells_of_every_other() -> None:
 
     def source() -> Iterator[int]:
         yield 0
-        gate.wait(10)
+        gate.wait(100)
         yield from range(1, 100)
         produced.set()
 
     stage = latest([Lane(source())], lambda lane, item: dropped.append((lane, item)))
     assert next(stage) == [Taken(0, [0])]
     gate.set()
-    assert produced.wait(10)
+    assert produced.wait(100)
     rest = [taken for news in stage for taken in news]
     assert [item for taken in rest for item in taken.items] == [99]
     assert rest[-1].ended
@@ -120,7 +120,7 @@ def test_latest_keeps_as_many_as_there_is_room_for() -> None:
 
     stage = latest([Lane(source(), depth=4)], lambda lane, item: dropped.append(item))
     first = next(stage)
-    assert produced.wait(10)
+    assert produced.wait(100)
     got = [item for news in [first, *stage] for taken in news for item in taken.items]
     assert sorted(got + dropped) == list(range(10))
     assert got[-4:] == [6, 7, 8, 9]
@@ -178,7 +178,7 @@ def test_an_outlet_refuses_what_it_has_no_room_for_and_never_waits() -> None:
     go, seen = threading.Event(), []
 
     def work(inbox: Outlet[int]) -> None:
-        go.wait(10)
+        go.wait(100)
         seen.extend(inbox)
 
     outlet = Outlet(work, depth=3, name="slow")
