@@ -124,30 +124,35 @@ def test_a_short_job_that_fails_leaves_nothing(film: Film, tmp_path: Path, monke
     assert list(target.parent.iterdir()) == []
 
 
-_SLOW = """
+_STUCK = """
 import sys, time
+from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_resume import Failing, SETTINGS, SquareDetector
+from test_resume import Failing, SETTINGS, SquareDetector, journal_is_long
 import gpenvid
-class Slow(Failing):
+class Stuck(Failing):
     def restore(self, crops):
-        time.sleep(0.02 * len(crops))
+        while journal_is_long(Path(sys.argv[2])):
+            time.sleep(1)
         return super().restore(crops)
-Slow.__qualname__ = "Failing"
-gpenvid.enhance(sys.argv[1], sys.argv[2], restorer=Slow(10_000), detector=SquareDetector(), **SETTINGS)
+Stuck.__qualname__ = "Failing"
+gpenvid.enhance(sys.argv[1], sys.argv[2], restorer=Stuck(10_000), detector=SquareDetector(), **SETTINGS)
 """
+
+
+def journal_is_long(target: Path) -> bool:
+    journal = target.with_name(f".resume-{target.name}")
+    return journal.exists() and journal.stat().st_size > 20_000
 
 
 def test_a_killed_process(film: Film, tmp_path: Path) -> None:
     source, target = film(frames=90), tmp_path / "there" / "out.mp4"
     target.parent.mkdir()
-    process = subprocess.Popen([sys.executable, "-c", _SLOW, source, target, Path(__file__).parent])
+    process = subprocess.Popen([sys.executable, "-c", _STUCK, source, target, Path(__file__).parent])
     journal = target.with_name(".resume-out.mp4")
-    for _ in range(3000):
-        if journal.exists() and journal.stat().st_size > 20_000:
-            break
-        time.sleep(0.02)
+    while not journal_is_long(target):
         assert process.poll() is None
+        time.sleep(0.02)
     # While that process is alive, its journal is its own.
     assert Journal.is_taken(journal)
     process.send_signal(signal.SIGKILL)

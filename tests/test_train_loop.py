@@ -32,10 +32,13 @@ SMALL = TrainOptions(
     size=64, narrow=0.0625, n_mlp=2, style_dim=16, batch=2, workers=0, log_every=1, checkpoint_every=2, sample_every=100
 )
 SCRIPT = """
-import ast, sys
+import ast, os, signal, sys
 from gpenvid.train.loop import train
 from gpenvid.train.options import TrainOptions
-train(TrainOptions(**ast.literal_eval(sys.argv[1])))
+def report(step, figures):
+    if step == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+train(TrainOptions(**ast.literal_eval(sys.argv[1])), report=report)
 """
 
 
@@ -54,14 +57,19 @@ def figures(output: Path, name: str = "loss") -> list[float]:
     return [row[name] for row in RunFolder(output).read_log()]
 
 
-def start(options: TrainOptions) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", SCRIPT, repr(asdict(options))]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[1])
+def start(options: TrainOptions, last: int = 0) -> subprocess.Popen[bytes]:
+    """A training in a process group of its own. last: the step after which it is killed."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, repr(asdict(options)), str(last)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,
+    )
 
 
 def wait_for_lines(output: Path, count: int) -> None:
     log = output / "log.csv"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not log.exists() or log.read_text().count("\n") <= count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -105,12 +113,8 @@ def test_a_killed_run_continues_with_identical_losses(faces: str, tmp_path: Path
     whole = replace(SMALL, data=faces, output=str(tmp_path / "whole"), steps=8, adversarial=0.1, r1_every=3)
     killed = replace(whole, output=str(tmp_path / "killed"))
     train(whole)
-    process = start(killed)
-    wait_for_lines(tmp_path / "killed", 3)
-    process.kill()
-    process.wait()
-    done = len(figures(tmp_path / "killed"))
-    assert done < 8, "killed too late to show anything"
+    assert start(killed, last=5).wait() == -signal.SIGKILL
+    assert len(figures(tmp_path / "killed")) == 5
     train(killed)
     assert RunFolder(killed.output).read_log() == RunFolder(whole.output).read_log()
     one, two = (torch.load(tmp_path / n / "checkpoint.pth", weights_only=True) for n in ("whole", "killed"))
@@ -118,11 +122,13 @@ def test_a_killed_run_continues_with_identical_losses(faces: str, tmp_path: Path
         assert all(torch.equal(one[module][key], two[module][key]) for key in one[module])
 
 
-def test_a_signal_ends_the_run_with_a_checkpoint(faces: str, tmp_path: Path) -> None:
-    options = replace(SMALL, data=faces, output=str(tmp_path), steps=100_000, checkpoint_every=100_000)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_ends_the_run_with_a_checkpoint(faces: str, tmp_path: Path, workers: int) -> None:
+    """A signal to the whole group, as a terminal and systemd send it: the workers too."""
+    options = replace(SMALL, data=faces, output=str(tmp_path), steps=100_000, checkpoint_every=100_000, workers=workers)
     process = start(options)
     wait_for_lines(tmp_path, 3)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == 0
     state = RunFolder(tmp_path).load()
     assert state is not None
@@ -152,7 +158,7 @@ def test_two_processes_are_one_large_batch(faces: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     both = replace(options, output=str(tmp_path / "two"), batch=2)
-    subprocess.run([*command, repr(asdict(both))], check=True, env=environment, timeout=250)
+    subprocess.run([*command, repr(asdict(both)), "0"], check=True, env=environment, timeout=250)
     one, two = (torch.load(tmp_path / name / "checkpoint.pth", weights_only=True)["g"] for name in ("one", "two"))
     for key, tensor in one.items():
         torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-3)

@@ -233,6 +233,12 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A terminal and systemd send them to every process; the loader ends its workers itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def train(options: TrainOptions, *, report: Callable[[int, Figures], None] | None = None) -> TrainResult:
     """Train until the planned end, the time budget or a signal; go on from the folder's checkpoint if it has one.
 
@@ -269,6 +275,7 @@ def _run(
         pairs,
         batch_sampler=numbers,
         num_workers=options.workers,
+        worker_init_fn=_leave_signals_to_the_parent,
         prefetch_factor=4 if options.workers else None,
         pin_memory=device.type == "cuda",
     )
