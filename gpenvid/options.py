@@ -23,7 +23,8 @@ def option(
     return field(default=default, metadata={"help": help, "flags": flags, "choices": choices, "metavar": metavar})
 
 
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
+def require(condition: bool, name: str, value: object, rule: str) -> None:
+    """Raises OptionsError for the option of this field unless `condition` holds; `rule`: the same in words."""
     if not condition:
         raise OptionsError(f"--{name.replace('_', '-')} {value}: must be {rule}")
 
@@ -42,8 +43,8 @@ class ReaderOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(self.start is None or self.start >= 0, "start", self.start, "0 or more seconds")
-        _require(self.end is None or self.end > (self.start or 0), "end", self.end, "later than --start")
+        require(self.start is None or self.start >= 0, "start", self.start, "0 or more seconds")
+        require(self.end is None or self.end > (self.start or 0), "end", self.end, "later than --start")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +63,9 @@ class DetectorOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(0 < self.threshold < 1, "threshold", self.threshold, "between 0 and 1")
-        _require(self.detect_size == 0 or self.detect_size >= 64, "detect_size", self.detect_size, "0 or at least 64")
-        _require(self.max_faces >= 0, "max_faces", self.max_faces, "0 or more")
+        require(0 < self.threshold < 1, "threshold", self.threshold, "between 0 and 1")
+        require(self.detect_size == 0 or self.detect_size >= 64, "detect_size", self.detect_size, "0 or at least 64")
+        require(self.max_faces >= 0, "max_faces", self.max_faces, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,22 +87,22 @@ class TrackerOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(0 <= self.lag <= 5, "lag", self.lag, "0 to 5 seconds")
-        _require(0 < self.confident < 1, "confident", self.confident, "between 0 and 1")
-        _require(0 <= self.confirm <= 2, "confirm", self.confirm, "0 to 2 seconds")
-        _require(0 <= self.fade <= 2, "fade", self.fade, "0 to 2 seconds")
-        _require(1 <= self.detect_every <= 100, "detect_every", self.detect_every, "1 to 100 pictures")
-        _require(0 <= self.memory <= 60, "memory", self.memory, "0 to 60 seconds")
-        _require(0 <= self.stability <= 100, "stability", self.stability, "0 to 100")
+        require(0 <= self.lag <= 5, "lag", self.lag, "0 to 5 seconds")
+        require(0 < self.confident < 1, "confident", self.confident, "between 0 and 1")
+        require(0 <= self.confirm <= 2, "confirm", self.confirm, "0 to 2 seconds")
+        require(0 <= self.fade <= 2, "fade", self.fade, "0 to 2 seconds")
+        require(1 <= self.detect_every <= 100, "detect_every", self.detect_every, "1 to 100 pictures")
+        require(0 <= self.memory <= 60, "memory", self.memory, "0 to 60 seconds")
+        require(0 <= self.stability <= 100, "stability", self.stability, "0 to 100")
         numbers = all(word.strip().isdigit() for word in self.faces.split(","))
-        _require(
+        require(
             self.faces in ("all", "largest", "center") or numbers,
             "faces",
             self.faces,
             "all, largest, center or track numbers",
         )
-        _require(self.max_face >= 0, "max_face", self.max_face, "0 or more")
-        _require(0 < self.max_turn <= 180, "max_turn", self.max_turn, "1 to 180 degrees")
+        require(self.max_face >= 0, "max_face", self.max_face, "0 or more")
+        require(0 < self.max_turn <= 180, "max_turn", self.max_turn, "1 to 180 degrees")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,19 +131,19 @@ class RestorerOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(
+        require(
             re.fullmatch(r"auto|{0}(,{0})*".format(r"(cpu|mps|cuda(:\d+)?)"), self.device) is not None,
             "device",
             self.device,
             "auto, cpu, cuda, cuda:N or mps, or several of them with commas between",
         )
-        _require(
+        require(
             self.precision in ("auto", "fp32", "fp16", "bf16"), "precision", self.precision, "auto, fp32, fp16 or bf16"
         )
-        _require(self.batch >= 0, "batch", self.batch, "0 or more")
-        _require(self.backend in ("torch", "onnx"), "backend", self.backend, "torch or onnx")
+        require(self.batch >= 0, "batch", self.batch, "0 or more")
+        require(self.backend in ("torch", "onnx"), "backend", self.backend, "torch or onnx")
         words = ("auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml")
-        _require(self.provider in words, "provider", self.provider, ", ".join(words))
+        require(self.provider in words, "provider", self.provider, ", ".join(words))
 
     @property
     def first_device(self) -> str:
@@ -169,10 +170,10 @@ class PasteOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(0 <= self.blend <= 100, "blend", self.blend, "0 to 100")
-        _require(self.min_face >= 0, "min_face", self.min_face, "0 or more")
-        _require(self.mask in ("soft", "parsed"), "mask", self.mask, "soft or parsed")
-        _require(self.paste_on in ("auto", "cpu", "device"), "paste_on", self.paste_on, "auto, cpu or device")
+        require(0 <= self.blend <= 100, "blend", self.blend, "0 to 100")
+        require(self.min_face >= 0, "min_face", self.min_face, "0 or more")
+        require(self.mask in ("soft", "parsed"), "mask", self.mask, "soft or parsed")
+        require(self.paste_on in ("auto", "cpu", "device"), "paste_on", self.paste_on, "auto, cpu or device")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,9 +193,9 @@ class EncoderOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(self.crf is None or 0 <= self.crf <= 63, "crf", self.crf, "0 to 63")
+        require(self.crf is None or 0 <= self.crf <= 63, "crf", self.crf, "0 to 63")
         for item in self.encoder_options:
-            _require("=" in item, "encoder_option", item, "KEY=VALUE")
+            require("=" in item, "encoder_option", item, "KEY=VALUE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,23 +217,23 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(
+        require(
             self.rtsp_transport in ("tcp", "udp", "udp_multicast", "http", "https"),
             "rtsp_transport",
             self.rtsp_transport,
             "tcp, udp, udp_multicast, http or https",
         )
-        _require(
+        require(
             self.size is None or re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.size) is not None,
             "size",
             self.size,
             "WxH, for example 1280x720",
         )
-        _require(self.rate is None or 0 < self.rate <= 1000, "rate", self.rate, "above 0")
-        _require(0.2 <= self.stall <= 3600, "stall", self.stall, "0.2 to 3600 seconds")
-        _require(0.2 <= self.connect_timeout <= 3600, "connect_timeout", self.connect_timeout, "0.2 to 3600 seconds")
+        require(self.rate is None or 0 < self.rate <= 1000, "rate", self.rate, "above 0")
+        require(0.2 <= self.stall <= 3600, "stall", self.stall, "0.2 to 3600 seconds")
+        require(0.2 <= self.connect_timeout <= 3600, "connect_timeout", self.connect_timeout, "0.2 to 3600 seconds")
         for item in self.source_options:
-            _require("=" in item, "source_option", item, "KEY=VALUE")
+            require("=" in item, "source_option", item, "KEY=VALUE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,10 +257,10 @@ class LiveOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(self.late in ("auto", "pass", "drop", "wait"), "late", self.late, "auto, pass, drop or wait")
-        _require(0 <= self.max_latency <= 60, "max_latency", self.max_latency, "0 to 60 seconds")
-        _require(self.on_loss in ("hold", "stop"), "on_loss", self.on_loss, "hold or stop")
-        _require(self.duration is None or self.duration > 0, "duration", self.duration, "above 0 seconds")
+        require(self.late in ("auto", "pass", "drop", "wait"), "late", self.late, "auto, pass, drop or wait")
+        require(0 <= self.max_latency <= 60, "max_latency", self.max_latency, "0 to 60 seconds")
+        require(self.on_loss in ("hold", "stop"), "on_loss", self.on_loss, "hold or stop")
+        require(self.duration is None or self.duration > 0, "duration", self.duration, "above 0 seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,15 +279,15 @@ class SinkOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(self.format in ("mpegts", "matroska", "y4m"), "format", self.format, "mpegts, matroska or y4m")
-        _require(0.1 <= self.keyframes <= 60, "keyframes", self.keyframes, "0.1 to 60 seconds")
-        _require(0.1 <= self.segment <= 86400, "segment", self.segment, "0.1 to 86400 seconds")
-        _require(self.keep_files >= 0, "keep_files", self.keep_files, "0 or more")
-        _require(self.keep_hours >= 0, "keep_hours", self.keep_hours, "0 or more")
-        _require(self.keep_gigabytes >= 0, "keep_gigabytes", self.keep_gigabytes, "0 or more")
-        _require(0.1 <= self.hls_segment <= 60, "hls_segment", self.hls_segment, "0.1 to 60 seconds")
-        _require(2 <= self.hls_list <= 1000, "hls_list", self.hls_list, "2 to 1000")
-        _require(self.publish_transport in ("tcp", "udp"), "publish_transport", self.publish_transport, "tcp or udp")
+        require(self.format in ("mpegts", "matroska", "y4m"), "format", self.format, "mpegts, matroska or y4m")
+        require(0.1 <= self.keyframes <= 60, "keyframes", self.keyframes, "0.1 to 60 seconds")
+        require(0.1 <= self.segment <= 86400, "segment", self.segment, "0.1 to 86400 seconds")
+        require(self.keep_files >= 0, "keep_files", self.keep_files, "0 or more")
+        require(self.keep_hours >= 0, "keep_hours", self.keep_hours, "0 or more")
+        require(self.keep_gigabytes >= 0, "keep_gigabytes", self.keep_gigabytes, "0 or more")
+        require(0.1 <= self.hls_segment <= 60, "hls_segment", self.hls_segment, "0.1 to 60 seconds")
+        require(2 <= self.hls_list <= 1000, "hls_list", self.hls_list, "2 to 1000")
+        require(self.publish_transport in ("tcp", "udp"), "publish_transport", self.publish_transport, "tcp or udp")
 
 
 STAGES: dict[str, type] = {

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpenvid.errors import OptionsError
-from gpenvid.options import option
+from gpenvid.options import option, require
 
 STAGES = ("restorer", "prior")
 PRECISIONS = ("fp32", "bf16", "fp16")
-
-
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise OptionsError(f"--{name.replace('_', '-')} {value}: must be {rule}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,9 +20,9 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(self.size in (64, 128, 256, 512, 1024), "size", self.size, "64, 128, 256, 512 or 1024")
-        _require(self.least_side > 0, "least_side", self.least_side, "more than 0")
-        _require(self.least_sharpness >= 0, "least_sharpness", self.least_sharpness, "0 or more")
+        require(self.size in (64, 128, 256, 512, 1024), "size", self.size, "64, 128, 256, 512 or 1024")
+        require(self.least_side > 0, "least_side", self.least_side, "more than 0")
+        require(self.least_sharpness >= 0, "least_sharpness", self.least_sharpness, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,20 +80,20 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        _require(self.stage in STAGES, "stage", self.stage, " or ".join(STAGES))
-        _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
+        require(self.stage in STAGES, "stage", self.stage, " or ".join(STAGES))
+        require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
         for name in ("steps", "batch", "accumulate", "r1_every", "checkpoint_every", "sample_every", "log_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("minutes", "workers", "content", "gradient", "energy", "similarity", "adversarial"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("lr", "lr_encoder", "lr_discriminator", "ema_half_life", "knee"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
         for name in ("flat", "clean", "gray", "near"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
-        _require(self.feature_matching >= 0, "feature_matching", self.feature_matching, "0 or more")
-        _require(self.r1 >= 0, "r1", self.r1, "0 or more")
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
+        require(self.feature_matching >= 0, "feature_matching", self.feature_matching, "0 or more")
+        require(self.r1 >= 0, "r1", self.r1, "0 or more")
         deviates = self.adversarial > 0 or self.stage == "prior"
-        _require(
+        require(
             not deviates or self.batch <= 4 or self.batch % 4 == 0, "batch", self.batch, "at most 4 or a multiple of 4"
         )
 
@@ -134,13 +128,9 @@ class DetectorTraining:
 
     def __post_init__(self) -> None:
         """Refuse nonsense with an OptionsError."""
-        if self.size < 64 or self.size % 64:
-            raise OptionsError(f"--size {self.size}: must be a multiple of 64")
+        require(self.size >= 64 and self.size % 64 == 0, "size", self.size, "a multiple of 64")
         for name in ("steps", "batch", "pool", "save_every", "mine_every", "mine"):
-            if getattr(self, name) < 1:
-                raise OptionsError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")
-        if not 0 <= self.hard < self.batch:
-            raise OptionsError(f"--hard {self.hard}: must be 0 or more and less than --batch {self.batch}")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(0 <= self.hard < self.batch, "hard", self.hard, f"0 or more and less than --batch {self.batch}")
         for name in ("decay", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionsError(f"--{name} {getattr(self, name)}: must be from 0 to below 1")
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
