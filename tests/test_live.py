@@ -242,10 +242,10 @@ def test_a_session_without_a_picture_ends_when_its_time_is_over_and_is_an_error(
     assert sink.calls == []
 
 
-def test_stop_on_loss_finishes_the_outputs_and_is_an_error() -> None:
+def test_stop_on_loss_finishes_the_outputs_with_what_had_come_and_is_an_error() -> None:
     sink = GatheringSink()
     with CameraServer(Camera(reset_after=10)) as server, pytest.raises(MediaError, match="lost"):
-        run(server.url, sink, on_loss="stop", late="wait")
+        run(server.url, sink, restorer=SlowRestorer(0.1), on_loss="stop", late="wait")
     assert sink.calls == ["open", "close"]
     assert 8 <= len(sink.pictures) <= 10
 

@@ -30,12 +30,16 @@ _RECENT = 32
 
 @dataclass(frozen=True, slots=True)
 class Out:
-    """A picture on its way out. held: only its time matters, the last one is shown again."""
+    """A picture on its way out, or the end. held: only its time matters, the last one is shown again.
+
+    error: why it ended, if not well. It comes after the pictures that were there before.
+    """
 
     kind: Literal["restored", "passed", "held", "ended"]
     frame: av.VideoFrame | None = None
     arrived: float = 0.0
     pts: int = 0
+    error: GpenvidError | None = None
 
 
 class Camera:
@@ -125,6 +129,8 @@ class Camera:
     def put(self, out: Out) -> None:
         """Give a picture to the outputs; an error there ends this camera."""
         if out.kind == "ended":
+            if out.error is not None:
+                self.fail(out.error)
             self.close()
             return
         if self.error is not None or self._closed:

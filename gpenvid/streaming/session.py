@@ -224,12 +224,12 @@ class _Session:
                 camera.show_original(frame)
                 yield Out("restored", frame, item.arrived), Task(camera.following, frame, effort)
         if taken.ended:
-            if isinstance(taken.error, GpenvidError):
-                camera.fail(taken.error)
-            elif taken.error is not None:  # a fault of this program, but the other cameras can go on
-                log.error("%s: %r", camera.name, taken.error, exc_info=taken.error)
-                camera.fail(MediaError(f"{camera.name}: {type(taken.error).__name__}: {taken.error}"))
-            yield Out("ended"), None
+            error = taken.error
+            if error is not None and not isinstance(error, GpenvidError):
+                # A fault of this program, but the other cameras can go on.
+                log.error("%s: %r", camera.name, error, exc_info=error)
+                error = MediaError(f"{camera.name}: {type(error).__name__}: {error}")
+            yield Out("ended", error=error), None
 
     def _adjust(self, seconds: float) -> None:
         """More effort or less, after a round of work."""
