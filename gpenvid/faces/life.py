@@ -6,7 +6,6 @@ more settle it: people differ in size and in the shape of their landmarks by mor
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp
@@ -56,7 +55,7 @@ class Life:
     faces: list[Face]  # the detections
     channels: list[Complex]  # the detections, (7,) each
     runs: int = 1  # of the detector, since birth
-    doubts: list[float] = field(default_factory=list)  # when it may have become another
+    doubts: list[int] = field(default_factory=list)  # the detections from which on it may be another
     fresh: bool = True  # it may yet turn out to go on from another Life
     until: float = np.inf  # when it goes on as another Life of the same id
 
@@ -75,19 +74,15 @@ class Life:
     def takeover(self) -> int | None:
         """Return the detection from which on this is somebody else, None if there is no such or no review is due."""
         found, most = None, 0.0
-        turns = [turn for turn in self.turns() if len(self.times) - turn <= REVIEWS[-1]]
-        if any(len(self.times) - turn in REVIEWS and self._change(turn) for turn in turns):
-            for turn in turns:
-                off = self._change(turn)
+        count = len(self.times)
+        if any(count - turn in REVIEWS and self._change(turn) for turn in self.doubts):
+            for turn in self.doubts:
+                off = self._change(turn) if count - turn <= REVIEWS[-1] else 0.0
                 if off > most:
                     found, most = turn, off
-        while self.doubts and self.times[-1] - self.doubts[0] > RECALL:
+        while self.doubts and self.times[-1] - self.times[self.doubts[0]] > RECALL:
             del self.doubts[0]
         return found
-
-    def turns(self) -> list[int]:
-        """The detections from which on this may be somebody else."""
-        return [bisect_left(self.times, doubt) for doubt in self.doubts]
 
     def _change(self, turn: int) -> float:
         """How much the look differs before a detection and from it on; 0 if that is one person's."""
@@ -103,7 +98,7 @@ class Life:
     def settled(self) -> int:
         """How many of the detections are its own beyond doubt."""
         count = len(self.times)
-        for turn in reversed(self.turns()):
+        for turn in reversed(self.doubts):
             if 0 < turn < count < turn + REVIEWS[0]:
                 count = turn
         return count
@@ -116,6 +111,7 @@ class Life:
     def forget(self, count: int) -> None:
         """Drop the first detections."""
         del self.times[:count], self.faces[:count], self.channels[:count]
+        self.doubts = [turn - count for turn in self.doubts if turn >= count]
 
     def seen(self, start: int, stop: int) -> Sightings:
         """What was detected from one detection to before another."""
@@ -143,7 +139,7 @@ def displaced(lives: Sequence[Life], found: Life) -> tuple[Life, int] | None:
     """
     most, which = _RATHER, None
     for life in lives:
-        for turn in life.turns():
+        for turn in life.doubts:
             if REVIEWS[0] <= turn <= len(life.times) - REVIEWS[0] and life.times[turn] < found.times[0]:
                 before = life.seen(max(turn - 16, 0), turn)
                 since = _difference(before, life.seen(turn, turn + REVIEWS[-1]))

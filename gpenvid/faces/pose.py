@@ -28,8 +28,8 @@ OSCILLATION = 1.0
 _JUMP = np.array([1, 1, 0, 0, 0, 0, 0])
 """The channels that a jump moves."""
 
-_STRANGE = np.array([6, 6, 4, 4, 4, np.inf, np.inf])
-"""So many standard deviations off in a channel make a detection worth a second look."""
+_STRANGE = np.array([6, 6, 4, 4, 4, np.inf, np.inf]) ** 2
+"""So many variances off in a channel make a detection worth a second look."""
 
 DEFORMED, MOVED, GROWN = 0.12, 0.12, 0.18
 """How far from what is expected shape, place and log size must be, in |b|, for an outlier or a jump; less is motion."""
@@ -237,7 +237,7 @@ class Poses:
         Less is not believed: an alignment steadier than the face does no harm, a less steady one is seen. The median
         over the channels doesn't mind an outlier, or a motion that only some of them show.
         """
-        ratio = np.minimum(np.sort(off[:, :5])[:, 2] ** 2 / TYPICAL, 6)  # np.median takes ten times as long
+        ratio = np.minimum(np.sort(off[:, :5])[:, 2] / TYPICAL, 6)  # np.median takes ten times as long
         self._noise = np.minimum(np.maximum(self._noise * (1 + share * (ratio - 1)), 0.6), 30)
 
     def _learn_looks(self, share: Real, look: Real) -> None:
@@ -254,7 +254,7 @@ class Poses:
         tired = self._doubts[slot] >= DOUBTS
         believed = whole = True
         off = self.bank.surprise(slot, z, R)
-        if off[2:5].max() > 4 and np.linalg.norm(z[2:5] - expected[2:5]) > DEFORMED and not tired:
+        if off[2:5].max() > 16 and np.linalg.norm(z[2:5] - expected[2:5]) > DEFORMED and not tired:
             _, predicted = decode(expected)
             points, share = robust(predicted, landmarks, float(np.sqrt(R[0] / NOISE[0])))
             z[:] = encode(box[None], points[None])[0]
@@ -265,7 +265,7 @@ class Poses:
         if self._came_back(slot, z):
             off[:2] = 0
         far = max(abs(z[0] - expected[0]) / unit / MOVED, abs(z[1] - expected[1]) / GROWN)
-        jumps = off[:2].max() > 6 and far > 1
+        jumps = off[:2].max() > 36 and far > 1
         if jumps and believed:
             believed = tired or abs(z[5] - expected[5]) < 0.15
         self._doubts[slot] = 0 if believed and whole else self._doubts[slot] + 1
@@ -284,7 +284,7 @@ class Poses:
         z[:], R[1:] = expected, UNSEEN
         z[0] = complex(box[0] + box[2], box[1] + box[3]) / 2 - np.exp(expected[1]) * expected[5]
         R[0] *= NOISE[5] / NOISE[0]
-        believed: bool = self.bank.surprise(slot, z, R)[0] < 4
+        believed: bool = self.bank.surprise(slot, z, R)[0] < 16
         return believed
 
     def _note_leap(self, slot: int) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TypeVar
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
-_Values = TypeVar("_Values", Real, Complex)
 
 SPAN, _SHORTEST = 2.0, 1.2
 """So many seconds of the past are looked at, or less where there are no more."""
@@ -59,33 +58,34 @@ class Shake:
         self._looked, self.frequency, before = clock, 0.0, self.frequency
         old = np.flatnonzero(ages >= _SHORTEST)
         since = clock - ages[old].min(initial=SPAN) + 1e-6
-        seen = [(time, places[old]) for time, places in record if time > since]
+        seen = [(time, places) for time, places in record if time > since]
         if not len(old) or len(seen) < _ENOUGH:
             return
-        t = np.array([time for time, _ in seen])
-        z = _rest(t, np.stack([places for _, places in seen], 1))
-        energy = (z.real**2 + z.imag**2).sum(1)
-        moving = energy > len(t) * (_LEAST * units[old]) ** 2
-        if moving.any():
-            frequency, share = _strongest(t, z[moving], energy[moving])
-            self.frequency = frequency if share > (_STOP if before else _START) else 0.0
+        times, places = zip(*seen, strict=True)
+        if len(places[0]) == len(places[-1]):
+            z = np.concatenate(places).reshape(len(seen), -1).take(old, 1)
+        else:
+            z = np.stack([each[old] for each in places])
+        frequency, share = _strongest(np.array(times), z, _LEAST * units[old])
+        self.frequency = frequency if share > (_STOP if before else _START) else 0.0
 
 
-def _strongest(t: Real, z: Complex, energy: Real) -> tuple[float, float]:
-    """The frequency of the oscillation that explains most of z (n, N) at times (N,), and the share that it does.
+def _strongest(t: Real, z: Complex, least: Real) -> tuple[float, float]:
+    """The frequency of the oscillation that explains most of z (N, n) at times (N,), and the share that it does.
 
-    energy: (n,), the sums of |z|^2. The share is the mean over n.
+    The share is the mean over those of the n whose RMS, their uniform motion taken off, is more than least (n,); it is
+    0 if there are none.
     """
-    periods = _TRIED * (t[-1] - t[0])
-    tried = _TRIED[(periods >= _PERIODS) & (periods * _FEWEST <= len(t))]
-    if not len(tried):
+    tried, waves = _waves(np.rint((t - t[-1]) * 1e6).astype(np.int64).tobytes())
+    parts = waves @ (z - z[0]).view(np.float64)
+    parts *= parts
+    centred = z - np.add.reduce(z) / len(z)
+    energy = np.add.reduce(centred.view(np.float64) ** 2).reshape(-1, 2).sum(1) - parts[0].reshape(-1, 2).sum(1)
+    moving = energy > len(t) * least**2
+    if not len(tried) or not moving.any():
         return 0.0, 0.0
-    phase = 2 * np.pi * tried[:, None] * t
-    c, s = _rest(t, np.cos(phase)), _rest(t, np.sin(phase))
-    cc, ss, cs = (c * c).sum(1), (s * s).sum(1), (c * s).sum(1)
-    a, b = z @ c.T, z @ s.T
-    explained = ss * np.abs(a) ** 2 + cc * np.abs(b) ** 2 - 2 * cs * (a * b.conj()).real
-    share = (explained / (cc * ss - cs**2) / energy[:, None]).mean(0)
+    explained = np.add.reduce(parts[1:].reshape(len(tried), 2, -1, 2), (1, 3))
+    share = (explained[:, moving] / energy[moving]).mean(1)
     best = int(share.argmax())
     place = np.log(tried[best])
     if 0 < best < len(share) - 1:  # between those tried, by the parabola through the three
@@ -94,8 +94,28 @@ def _strongest(t: Real, z: Complex, energy: Real) -> tuple[float, float]:
     return float(np.exp(round(place / _STEP) * _STEP)), float(share[best])
 
 
-def _rest(t: Real, values: _Values) -> _Values:
-    """What is left of values (..., N) at times (N,) without their mean and slope."""
-    t = t - t.mean()
-    values = values - values.mean(-1, keepdims=True)
-    return values - (values @ t / (t @ t))[..., None] * t
+@lru_cache(maxsize=64)
+def _waves(times: bytes) -> tuple[Real, Real]:
+    """The frequencies (F,) worth a try at times (N,), int64 microseconds, and what to look for there, (1 + 2 F, N).
+
+    The first row is a slope; then, of every frequency, two that span its oscillations less mean and slope. Each is of
+    norm 1, so that the squares of what they find are energies.
+    """
+    t = np.frombuffer(times, np.int64) / 1e6
+    periods = _TRIED * (t[-1] - t[0])
+    tried = _TRIED[(periods >= _PERIODS) & (periods * _FEWEST <= len(t))]
+    slope = _unit(t - t.mean())
+    phase = 2 * np.pi * tried[:, None] * t
+    wave = np.stack([np.cos(phase), np.sin(phase)], 1)
+    wave -= wave.mean(-1, keepdims=True)
+    wave -= (wave @ slope)[..., None] * slope
+    wave[:, 0] = _unit(wave[:, 0])
+    wave[:, 1] -= (wave[:, 0] * wave[:, 1]).sum(-1, keepdims=True) * wave[:, 0]
+    wave[:, 1] = _unit(wave[:, 1])
+    return tried, np.concatenate([slope[None], wave.reshape(-1, len(t))])
+
+
+def _unit(x: Real) -> Real:
+    """Vectors (..., N) at norm 1."""
+    unit: Real = x / np.sqrt((x * x).sum(-1, keepdims=True))
+    return unit

@@ -154,7 +154,7 @@ class Tracker:
         )  # fmt: skip
         aside = np.abs(centres[faces] - found[which]) > ASIDE * sizes[faces]
         for i in faces[aside | (lost[faces] > max(PAUSE, 1.5 * self._interval))]:
-            lives[i].doubts.append(now)
+            lives[i].doubts.append(len(lives[i].times))
         return [(lives[i], d) for i, d in zip(faces.tolist(), which.tolist(), strict=True)]
 
     def _account(self, pairs: list[tuple[Life, int]], seen: Sighting, faces: list[Face]) -> None:
