@@ -42,24 +42,21 @@ def _basis() -> Complex:
 BASIS = _basis()
 """(5, 5) unitary; landmarks @ BASIS.conj().T are the coefficients."""
 
-_ANALYSIS = np.ascontiguousarray(BASIS.conj().T)
+_ANALYSIS = np.ascontiguousarray(BASIS.conj().T) / np.array([5**0.5, 1, 1, 1, 1])
 
 
 def encode(boxes: Real, landmarks: Complex) -> Complex:
-    """Return the channels (N, 7) of boxes (N, 4) and landmarks (N, 5)."""
-    a = landmarks @ _ANALYSIS
-    c, b = a[:, 0] / 5**0.5, a[:, 1]
-    b[np.abs(b) < 1e-3] = 1e-3
-    low, high = boxes[:, :2], boxes[:, 2:]
-    sides = np.log(np.maximum(high - low, 1e-3))
-    middle = (low + high).view(np.complex128)[:, 0] / 2
+    """Return the channels (N, 7) of boxes (N, 4), whose rows are contiguous, and landmarks (N, 5)."""
+    corners = boxes.view(np.complex128)
     out = np.empty((len(boxes), CHANNELS), np.complex128)
-    out[:, 0] = c
-    out[:, 1] = np.log(b)
-    out[:, 2:5] = a[:, 2:]
-    out[:, 5] = middle - c
-    out[:, 2:6] /= b[:, None]
-    out[:, 6] = sides.view(np.complex128)[:, 0] - (1 + 1j) * out[:, 1].real
+    np.matmul(landmarks, _ANALYSIS, out=out[:, :5])
+    b = out[:, 1:2].copy()
+    b[np.abs(b) < 1e-3] = 1e-3
+    out[:, 1:2] = np.log(b)
+    sides = corners[:, 1] - corners[:, 0]
+    out[:, 5] = corners[:, 0] + 0.5 * sides - out[:, 0]
+    out[:, 2:6] /= b
+    out[:, 6:].view(np.float64)[:] = np.log(np.maximum(sides[:, None].view(np.float64), 1e-3)) - out[:, 1:2].real
     return out
 
 
@@ -74,9 +71,19 @@ def decode(channels: Complex) -> tuple[Real, Complex]:
     return np.concatenate([low.real, low.imag, high.real, high.imag], -1), landmarks
 
 
+def box_size(channels: Complex) -> Real:
+    """The geometric mean of a box's sides in pixels, (...), of channels (..., 7)."""
+    log_sides = channels[..., 6]
+    size: Real = np.exp(channels[..., 1].real + 0.5 * (log_sides.real + log_sides.imag))
+    return size
+
+
 def looks(channels: Complex) -> Real:
     """What tells faces apart in channels (..., C): log size and shape, (..., 7) real."""
-    return np.concatenate([channels[..., 1:2].real, channels[..., 2:5].real, channels[..., 2:5].imag], -1)
+    return channels.view(np.float64).take(_LOOKS, -1)
+
+
+_LOOKS = np.array([2, 4, 5, 6, 7, 8, 9])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +94,18 @@ class Sighting:
     landmarks: Complex  # (N, 5)
     scores: Real  # (N,)
     channels: Complex  # (N, 7)
+    looks: Real  # (N, 7)
+    sizes: Real  # (N,), of the boxes: the geometric means of their sides, in pixels
 
     @classmethod
     def of(cls, faces: Sequence[Face]) -> Sighting:
         """Gather detections, of which there may be none."""
-        nothing = np.zeros(0, np.float32)
-        boxes = np.concatenate([face.box for face in faces] or [nothing], dtype=np.float64).reshape(-1, 4)
-        points = np.concatenate([face.landmarks.ravel() for face in faces] or [nothing], dtype=np.float64)
-        landmarks = points.view(np.complex128).reshape(-1, 5)
+        rows = [part.ravel() for face in faces for part in (face.box, face.landmarks)]
+        values = np.concatenate(rows, dtype=np.float64).reshape(-1, 14) if rows else np.zeros((0, 14))
+        boxes, landmarks = values[:, :4], values[:, 4:].view(np.complex128)
         scores = np.array([face.score for face in faces], np.float64)
-        return cls(boxes, landmarks, scores, encode(boxes, landmarks))
+        channels = encode(boxes, landmarks)
+        return cls(boxes, landmarks, scores, channels, looks(channels), box_size(channels))
 
     def __len__(self) -> int:
         return len(self.scores)

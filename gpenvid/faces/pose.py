@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.geometry import CHANNELS, Complex, Real, Sighting, decode, encode, looks, robust
+from gpenvid.faces.geometry import CHANNELS, Complex, Real, Sighting, box_size, decode, encode, looks, robust
 from gpenvid.faces.kalman import UNSEEN, Bank, Index
 from gpenvid.faces.life import Sightings, course
 from gpenvid.faces.motion import Motion
@@ -76,6 +76,8 @@ class Poses:
         self.clock = 0.0
         self._taken = 0
         self._unit = np.ones(0)  # |b| of each slot, in pixels
+        self._scale = np.ones((0, CHANNELS))  # how much each slot's channels move
+        self._sizes = np.ones(0)  # of each slot's box when it was seen last, see `Sighting`
         self._noise = np.ones(0)  # variance of each slot's detections, beside what detections usually have
         self._lost, self._age = np.zeros(0), np.zeros(0)  # seconds since each was seen, and since it was first
         self._shake = Shake()
@@ -92,11 +94,9 @@ class Poses:
         """Advance by dt seconds. `centres` (slots,) then says where faces should be."""
         self.clock += dt
         self._lost += dt
-        scale = MOTION[None].repeat(self.bank.slots, 0)
-        scale[:, 0] *= self._unit**2
         self._age += dt
         also = (Motion(OSCILLATION, frequency=self._shake.frequency),) if self._shake.frequency else ()
-        self._mean = self.bank.predict(max(dt, 1e-4), scale, also)
+        self._mean = self.bank.predict(max(dt, 1e-4), self._scale.copy(), also)
         for slot, leaps in list(self._leaps.items()):
             if self.clock - leaps[-1].clock > self.patience:
                 if not leaps[-1].confirmed:
@@ -111,7 +111,7 @@ class Poses:
     @property
     def sizes(self) -> Real:
         """How large each slot's face was, the geometric mean of its box's sides, (slots,), in pixels."""
-        return np.exp(self._last[:, 1].real) * box_size(self._last)
+        return self._sizes
 
     def alike(self, slots: Index, seen: Sighting) -> NDArray[np.bool_]:
         """Return (slots, detections): whether size, shape and box of a detection are those of the face in a slot."""
@@ -122,43 +122,68 @@ class Poses:
         alike: NDArray[np.bool_] = (shape < 4 + 0.05 * self._unit[slots, None]) & (frame < 0.2) & (size < 0.12)
         return alike
 
-    def strangeness(self, slots: Index, channels: Complex) -> Real:
-        """How little detections (..., 7) look like the faces in slots (...), broadcast: about 1 if they are the same.
+    def strangeness(self, slots: Index, look: Real) -> Real:
+        """How little looks (..., 7) are like the faces in slots (...), broadcast: about 1 if they are the same.
 
         The mean over size and shape of the squared difference from the face's usual look, over its usual variance.
         """
         mean, variance = self._look[:, slots]
         drift = DRIFT * self._lost[slots, None]
-        off = (looks(channels) - mean) ** 2 / (variance + (0.01**2 + drift**2))
+        off = (look - mean) ** 2 / (variance + (0.01**2 + drift**2))
         strange: Real = np.add.reduce(np.minimum(off, 16), -1) / off.shape[-1]
         return strange
 
     def take(self, slots: Index, seen: Sighting, which: Index) -> None:
         """Take in what was seen of the faces in slots: the detections of those indices. Others weren't seen."""
-        n = self.bank.slots
-        there = np.zeros(n, bool)
-        there[slots] = True
-        z, R, look = self._mean.copy(), np.full((n, CHANNELS), UNSEEN), self._look[0].copy()
+        z, R = self._mean.copy(), np.full((self.bank.slots, CHANNELS), UNSEEN)
         if len(slots):
-            z[slots], look[slots] = seen.channels[which], looks(seen.channels[which])
-            z.imag[:, 1] += 2 * np.pi * np.round((self._mean.imag[:, 1] - z.imag[:, 1]) / (2 * np.pi))
-            R[slots] = _usual_noise(self._unit[slots], seen.scores[which], self._noise[slots])
+            self._expect(slots, seen, which, z, R)
         off = self.bank.compare(z, R)
-        shares = -np.expm1(self._lost[:, None] / -_LEARN) * there[:, None]
-        self._learn_noise(shares[:, 0], off)
-        off[~there] = 0
-        if self._leaps or (self._lost[slots] > REGAIN).any() or (off > _STRANGE).any() or self._doubts[slots].any():
+        lost = self._lost[slots]
+        shares = -np.expm1(lost[:, None] / -_LEARN)
+        if self._leaps or (off > _STRANGE).any() or self._doubts[slots].any() or (lost > REGAIN).any():
             self._look_twice(off, z, R, slots, seen, which)
             self.bank.compare(z, R)
         self.bank.correct()
         self._taken += 1
         self._now = now = self.bank.state()
         self._unit = np.exp(np.minimum(np.maximum(now[0, :, 1].real, -5), 10))
-        self._course += shares[:, 1] * (now[1, :, 0] - self._course)
-        self._last[slots] = now[0, slots]
-        self._learn_looks(shares[:, 2:], look)
-        self._lost[slots] = 0
+        self._scale[:, 0] = self._unit * self._unit
+        if len(slots):
+            self._learn(slots, shares, off[slots], seen.looks[which])
         self._shake.note(self.clock, now[0, :, 0], self._unit, np.where(self._lost < REGAIN, self._age, 0))
+
+    def _expect(self, slots: Index, seen: Sighting, which: Index, z: Complex, R: Real) -> None:
+        """Put detections into the rows of z and R, (slots, C), and their roll where it is nearest to what it should be."""
+        z[slots] = seen.channels[which]
+        turned = self._mean.imag[:, 1] - z.imag[:, 1]
+        if np.abs(turned).max() > np.pi:
+            z.imag[:, 1] += 2 * np.pi * np.round(turned / (2 * np.pi))
+        R[slots] = _usual_noise(self._scale[slots, 0], seen.scores[which], self._noise[slots])
+
+    def _learn(self, slots: Index, shares: Real, off: Real, look: Real) -> None:
+        """Learn of faces that were seen what they are like now, by shares (n, 3): see `_LEARN`.
+
+        Their noise, 0.6 to 30 times as usual, from how far off (n, C) the detections were. Less is not believed: an
+        alignment steadier than the face does no harm, a less steady one is seen. The median over the channels doesn't
+        mind an outlier, or a motion that only some of them show. And their looks (n, 7), in which an outlier counts as
+        far as it is likely.
+        """
+        off = off[:, :5]
+        off.sort()
+        noise = self._noise[slots]
+        noise += shares[:, 0] * noise * (np.minimum(off[:, 2] / TYPICAL, 6) - 1)
+        self._noise[slots] = np.minimum(np.maximum(noise, 0.6), 30)
+        course = self._course[slots]
+        self._course[slots] = course + shares[:, 1] * (self._now[1, slots, 0] - course)
+        learnt, share = self._look[:, slots], shares[:, 2:]
+        most = 3 * np.sqrt(learnt[1])
+        gap = np.minimum(np.maximum(look - learnt[0], -most), most)
+        learnt[0] += share * gap
+        learnt[1] += share * (gap * gap - learnt[1])
+        self._look[:, slots] = learnt
+        last = self._now[0, slots]
+        self._last[slots], self._sizes[slots], self._lost[slots] = last, box_size(last), 0
 
     def _look_twice(self, off: Real, z: Complex, R: Real, slots: Index, seen: Sighting, which: Index) -> None:
         """Judge those detections that surprise; z and R, (slots, C), are amended in place."""
@@ -176,11 +201,12 @@ class Poses:
         unit = np.exp(z[1:2].real)
         spread = UNKNOWN.copy()
         spread[:, 0] *= unit**2
-        spread[0] = _usual_noise(unit, seen.scores[which : which + 1], np.ones(1))[0]
+        spread[0] = _usual_noise(unit**2, seen.scores[which : which + 1], np.ones(1))[0]
         slot = self.bank.claim(z, spread)
         self._fit()
         self._unit[slot], self._doubts[slot], self._lost[slot], self._age[slot] = unit[0], 0, 0, 0
-        self._look[0, slot], self._look[1, slot] = looks(z), 2 * spread[0, 1] + 0.02**2
+        self._scale[slot, 0], self._sizes[slot] = unit[0] ** 2, seen.sizes[which]
+        self._look[0, slot], self._look[1, slot] = seen.looks[which], 2 * spread[0, 1] + 0.02**2
         self._last[slot], self._course[slot], self._noise[slot] = z, 0, 1
         self._now[:, slot] = 0
         self._now[0, slot] = z
@@ -193,7 +219,7 @@ class Poses:
         """
         old = self.bank.copy(slot)
         self._fit()
-        for kept in (self._unit, self._noise):
+        for kept in (self._unit, self._noise, self._scale):
             kept[old] = kept[slot]
         self._now[:, old] = self._now[:, slot]
         self.bank.retract(old, self.bank.since(ago))
@@ -202,6 +228,7 @@ class Poses:
             look = looks(channels)
             self._look[:, which] = look.mean(0), np.maximum(look.var(0), 0.02**2)
             self._last[which], self._course[which] = channels[-1], course(times, channels)
+            self._sizes[which] = box_size(channels[-1])
             self._doubts[which], self._lost[which] = 0, lost if which == old else self._lost[slot]
             self._leaps.pop(which, None)
         self._age[[old, slot]] = 0
@@ -213,7 +240,8 @@ class Poses:
         if more:
             one, many = (0, more), ((0, more), (0, 0))
             self._unit, self._noise = (np.pad(each, one, constant_values=1) for each in (self._unit, self._noise))
-            self._lost, self._age = np.pad(self._lost, one), np.pad(self._age, one)
+            self._lost, self._age, self._sizes = (np.pad(each, one) for each in (self._lost, self._age, self._sizes))
+            self._scale = np.concatenate([self._scale, MOTION[None].repeat(more, 0)])
             self._doubts = np.pad(self._doubts, one)
             self._course, self._last = np.pad(self._course, one), np.pad(self._last, many)
             self._now, self._look = np.pad(self._now, ((0, 0), *many)), np.pad(self._look, ((0, 0), *many))
@@ -230,23 +258,6 @@ class Poses:
         else:
             boxes, landmarks = decode(self.bank.smooth(first, count))
         return boxes.astype(np.float32), np.stack([landmarks.real, landmarks.imag], -1).astype(np.float32)
-
-    def _learn_noise(self, share: Real, off: Real) -> None:
-        """Learn from the surprise (slots, C) of detections how noisy they are: 0.6 to 30 times as usual.
-
-        Less is not believed: an alignment steadier than the face does no harm, a less steady one is seen. The median
-        over the channels doesn't mind an outlier, or a motion that only some of them show.
-        """
-        ratio = np.minimum(np.sort(off[:, :5])[:, 2] / TYPICAL, 6)  # np.median takes ten times as long
-        self._noise = np.minimum(np.maximum(self._noise * (1 + share * (ratio - 1)), 0.6), 30)
-
-    def _learn_looks(self, share: Real, look: Real) -> None:
-        """Learn from looks (slots, 7) what faces look like; an outlier counts as far as it is likely."""
-        mean, variance = self._look
-        off, most = look - mean, 9 * variance
-        reach = np.sqrt(most)
-        mean += share * np.minimum(np.maximum(off, -reach), reach)
-        variance += share * (np.minimum(off * off, most) - variance)
 
     def _judge(self, slot: int, z: Complex, R: Real, box: Real, landmarks: Complex) -> bool:
         """Decide whether to believe a detection that surprises; z and R, (C,), are amended in place."""
@@ -316,18 +327,11 @@ class Poses:
         return False
 
 
-def box_size(channels: Complex) -> Real:
-    """The geometric mean of a box's sides over |b|, (...), of channels (..., 7)."""
-    size: Real = np.exp((channels[..., 6].real + channels[..., 6].imag) / 2)
-    return size
-
-
-def _usual_noise(unit: Real, scores: Real, times: Real) -> Real:
+def _usual_noise(square: Real, scores: Real, times: Real) -> Real:
     """The variance (N, C) of the channels of detections: landmarks are off by 0.6 pixels and 1.2 % of their spread.
 
-    times: (N,), so many times that much.
+    square: (N,), of the spread; times: (N,), so many times that much.
     """
-    square = unit**2
     r = (0.6**2 + 0.012**2 * square) / np.maximum(scores, 0.3) * times
     R: Real = (r / square)[:, None] * NOISE
     R[:, 0] = r * NOISE[0]

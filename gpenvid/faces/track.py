@@ -12,7 +12,7 @@ import numpy as np
 from gpenvid.faces.association import associate, duplicates
 from gpenvid.faces.geometry import Sighting
 from gpenvid.faces.life import ASIDE, PAUSE, REVIEWS, Life, displaced, kin
-from gpenvid.faces.pose import Poses, box_size
+from gpenvid.faces.pose import Poses
 from gpenvid.faces.scene import LONGEST_GAP
 from gpenvid.faces.selection import Selection
 from gpenvid.options import TrackerOptions
@@ -149,8 +149,8 @@ class Tracker:
         faces, which = associate(
             centres, sizes, 0.45 + np.minimum(0.8 * lost, 1.2),
             np.array([0.0 if life.confirmed else 0.3 for life in lives]), lost <= self._bridge,
-            found, np.exp(seen.channels[:, 1].real) * box_size(seen.channels), seen.scores >= self.options.confident,
-            lambda i, d: poses.strangeness(slots[i], seen.channels[d]), lambda: poses.alike(slots, seen),
+            found, seen.sizes, seen.scores >= self.options.confident,
+            lambda i, d: poses.strangeness(slots[i], seen.looks[d]), lambda: poses.alike(slots, seen),
         )  # fmt: skip
         aside = np.abs(centres[faces] - found[which]) > ASIDE * sizes[faces]
         for i in faces[aside | (lost[faces] > max(PAUSE, 1.5 * self._interval))]:
