@@ -11,10 +11,10 @@ filterpy discretises the models for the time step at hand. The recursions are th
 rts_smoother, which the tests hold them to, written over arrays: ten faces have 70 channels of three models each, and a
 filterpy object per channel and model would take 10 ms a picture.
 
-Shapes: M models, K channels. A state is (3, 5, M, K): for position, velocity and acceleration the real and the imaginary
-part, then a row of the covariance, which both parts share. So what is measured, the position, and its covariances are
-one row of five; divided by the variance of the innovation, its innovation and covariances are all that the smoother
-needs of a measurement; and a time step is one matrix per model.
+Shapes: M models, K channels. A state is (3, 5, M, K): for position, velocity and acceleration the real and the
+imaginary part, then a row of the covariance, which both parts share. So what is measured, the position, and its
+covariances are one row of five; less the measurement and divided by the variance of that, it is the innovation's pull
+and the gain, all that the smoother needs of a measurement; and a time step is one matrix per model.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ _COUNT = np.arange(16)[:, None]
 def _weighted(evidence: Real, rows: Real) -> Complex:
     """The mean over models of rows (N, 2, M, K), real and imaginary, weighted by evidence (M, K); (N, K)."""
     weight = np.exp(evidence)
-    weight /= np.add.reduce(weight)
-    N, K = len(rows), weight.shape[1]
-    mean = np.empty((N, K), np.complex128)
-    np.add.reduce(weight * rows, 2, out=mean.view(np.float64).reshape(N, K, 2).swapaxes(1, 2))
+    sums = np.add.reduce(weight * rows, 2)
+    sums /= np.add.reduce(weight)
+    mean = np.empty((len(rows), sums.shape[2]), np.complex128)
+    mean.real, mean.imag = sums[:, 0], sums[:, 1]
     return mean
 
 
@@ -280,7 +280,7 @@ class Bank:
         weight[weight < _LIKELY * np.add.reduce(weight)] = 0
         weight /= np.add.reduce(weight)
         K = weight.shape[1]
-        channel, model = np.nonzero(weight.T)  # N paths into the past: those worth it of each channel, one after another
+        channel, model = np.nonzero(weight.T)  # N paths into the past: of each channel those that are worth it
         starts, share = np.flatnonzero(np.diff(channel, prepend=-1)), weight[model, channel]
         adjoint = np.zeros((3, 2, len(model)))
         out = np.empty((count, K), np.complex128)

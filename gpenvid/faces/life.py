@@ -56,32 +56,42 @@ class Life:
     channels: list[Complex]  # the detections, (7,) each
     runs: int = 1  # of the detector, since birth
     doubts: list[int] = field(default_factory=list)  # the detections from which on it may be another
+    sudden: list[int] = field(default_factory=list)  # those of them that came from where it could not be
     fresh: bool = True  # it may yet turn out to go on from another Life
     until: float = np.inf  # when it goes on as another Life of the same id
 
-    def wanted(self, i: int, clock: float, now: float, bridge: float, fade: float) -> float:
-        """The strength at a time not before detection i, given what is known now: 0 to 1, or beyond.
-
-        It falls towards the last detection before a gap that is too long to bridge, as far ahead as that is known.
-        """
+    def end(self, i: int, bridge: float) -> int:
+        """The last detection before a gap that is too long to bridge, from detection i on."""
         times = self.times
         while i + 1 < len(times) and times[i + 1] - times[i] <= bridge:
             i += 1
-        if i + 1 == len(times) and now - times[i] <= bridge:
+        return i
+
+    def wanted(self, end: int, clock: float, now: float, bridge: float, fade: float) -> float:
+        """The strength at a time with such an end, given what is known now: 0 to 1, or beyond.
+
+        It falls towards the end, as far ahead as that is known.
+        """
+        last = self.times[end]
+        if end + 1 == len(self.times) and now - last <= bridge:
             return 1.0
-        return (times[i] - clock) / fade + LEAST if fade else float(clock <= times[i])
+        return (last - clock) / fade + LEAST if fade else float(clock <= last)
 
     def takeover(self) -> int | None:
         """Return the detection from which on this is somebody else, None if there is no such or no review is due."""
         found, most = None, 0.0
         count = len(self.times)
-        if any(count - turn in REVIEWS and self._change(turn) for turn in self.doubts):
-            for turn in self.doubts:
+        turn = count - REVIEWS[0]
+        if turn in self.doubts and turn >= REVIEWS[0] and self._came_from_elsewhere(turn):
+            self.sudden.append(turn)
+        if self.sudden and any(count - turn in REVIEWS and self._change(turn) for turn in self.sudden):
+            for turn in self.sudden:
                 off = self._change(turn) if count - turn <= REVIEWS[-1] else 0.0
                 if off > most:
                     found, most = turn, off
         while self.doubts and self.times[-1] - self.times[self.doubts[0]] > RECALL:
-            del self.doubts[0]
+            turn = self.doubts.pop(0)
+            self.sudden = [other for other in self.sudden if other != turn]
         return found
 
     def _change(self, turn: int) -> float:
@@ -92,7 +102,15 @@ class Life:
         if not _apart(before, after):
             return 0.0
         off, limit = _difference(before, after, _TURN), _OTHER * (1 + 2 / len(after[0]))
-        return off if off > limit and _leap(before, after) > limit * _SUDDEN else 0.0
+        return off if off > limit and _beyond_trend(before, after) > limit * _SUDDEN else 0.0
+
+    def _came_from_elsewhere(self, turn: int) -> bool:
+        """Whether a face was unseen before a detection, or that and the next two are not where they should be."""
+        if self.times[turn] - self.times[turn - 1] > PAUSE:
+            return True
+        before, after = self.seen(max(turn - 8, 0), turn), self.seen(turn, turn + 3)
+        aside = _median(np.abs(_ahead(*before, after[0]) - after[1][:, 0])) / np.exp(before[1][-1, 1].real)
+        return bool(aside > 2 * ASIDE)
 
     @property
     def settled(self) -> int:
@@ -111,7 +129,9 @@ class Life:
     def forget(self, count: int) -> None:
         """Drop the first detections."""
         del self.times[:count], self.faces[:count], self.channels[:count]
-        self.doubts = [turn - count for turn in self.doubts if turn >= count]
+        self.doubts, self.sudden = (
+            [turn - count for turn in turns if turn >= count] for turns in (self.doubts, self.sudden)
+        )
 
     def seen(self, start: int, stop: int) -> Sightings:
         """What was detected from one detection to before another."""
@@ -188,15 +208,9 @@ def _difference(before: Sightings, after: Sightings, but: int = 0, trend: bool =
     return float(np.add.reduce(off[: len(off) - but])) / (len(off) - but)
 
 
-def _leap(before: Sightings, after: Sightings) -> float:
-    """As `_difference`, but beyond any trend: a head that turns or comes nearer stays itself.
-
-    0 if the face was seen all the time, and where it was to be expected.
-    """
-    before, after = (before[0][-8:], before[1][-8:]), (after[0][:8], after[1][:8])
-    gap = after[0][0] - before[0][-1]
-    aside = _median(np.abs(_ahead(*before, after[0][:3]) - after[1][:3, 0])) / np.exp(before[1][-1, 1].real)
-    return _difference(before, after, _TURN, trend=True) if gap > PAUSE or aside > 2 * ASIDE else 0.0
+def _beyond_trend(before: Sightings, after: Sightings) -> float:
+    """As `_difference`, but beyond any trend: a head that turns or comes nearer stays itself."""
+    return _difference((before[0][-8:], before[1][-8:]), (after[0][:8], after[1][:8]), _TURN, trend=True)
 
 
 def _ahead(times: Real, channels: Complex, then: Real) -> Complex:

@@ -154,7 +154,7 @@ class Poses:
         self._shake.note(self.clock, now[0, :, 0], self._unit, np.where(self._lost < REGAIN, self._age, 0))
 
     def _expect(self, slots: Index, seen: Sighting, which: Index, z: Complex, R: Real) -> None:
-        """Put detections into the rows of z and R, (slots, C), and their roll where it is nearest to what it should be."""
+        """Put detections into rows of z and R, (slots, C), their roll where it is nearest to what it should be."""
         z[slots] = seen.channels[which]
         turned = self._mean.imag[:, 1] - z.imag[:, 1]
         if np.abs(turned).max() > np.pi:

@@ -212,7 +212,7 @@ class Tracker:
         if self._shown is not None and self._shown >= since:
             earlier.shown = 0.0
         life.forget(turn)
-        life.doubts.clear()
+        life.doubts, life.sudden = [], []
         life.id, life.fresh = self._next_id, True
         self._next_id += 1
         self._lives.append(earlier)
@@ -254,15 +254,22 @@ class Tracker:
         now, bridge, fade = self._clock.now, self._bridge, self.options.fade
         lives = sorted(self._lives + self._gone, key=lambda life: life.id)
         gates = self._selection.gates(boxes, landmarks).tolist()
+        ends = {life.slot: -1 for life in lives}
         for k in range(count):
             time, clock = self._pending.popleft()
             step = (clock - self._shown) / fade if fade and self._shown is not None else 1.0
             tracks = []
             here = [(life, bisect_right(life.times, clock) - 1) for life in lives if life.confirmed]
             here = [(life, i) for life, i in here if i >= 0 and clock < life.until]
-            chosen = self._selection.chosen([n.id for n, _ in here], boxes[k, [n.slot for n, _ in here]], self._size)
+            chosen = [True] * len(here)
+            if self.options.faces != "all":
+                there = boxes[k, [life.slot for life, _ in here]]
+                chosen = self._selection.chosen([life.id for life, _ in here], there, self._size)
             for (life, i), choice in zip(here, chosen, strict=True):
-                wanted = min(life.wanted(i, clock, now, bridge, fade), gates[k][life.slot]) if choice else 0.0
+                if i > ends[life.slot]:
+                    ends[life.slot] = life.end(i, bridge)
+                wanted = life.wanted(ends[life.slot], clock, now, bridge, fade)
+                wanted = min(wanted, gates[k][life.slot]) if choice else 0.0
                 life.shown = max(min(wanted, 1.0, life.shown + step), 0.0, life.shown - step)
                 if life.shown > 0:
                     raw, here_now = life.faces[i], life.times[i] == clock
