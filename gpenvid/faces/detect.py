@@ -15,7 +15,7 @@ from facexlib.detection.retinaface import RetinaFace
 from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from gpenvid import weights
 from gpenvid.device import resolve_device
@@ -24,6 +24,8 @@ from gpenvid.faces.checkpoint import read_state_dict
 from gpenvid.types import Face, Float, Image
 
 NMS_THRESHOLD = 0.4
+SUPPORT, SAME_FACE = 0.3, 0.6
+"""Anchors of at least this score and this overlap with a face have a say in where it is."""
 MEAN_BGR = (104.0, 117.0, 123.0)
 """What RetinaFace subtracts from blue, green and red."""
 
@@ -112,38 +114,55 @@ class RetinaFaceDetector:
             reason = f"out of memory for {len(pictures)} pictures of {width}x{height}; use a smaller --detect-size"
             raise DeviceError(f"{self.device}: {reason}") from error
         anchors = self._anchors_for(height, width)
-        return [
-            self._decode(boxes[i], scores[i, :, 1], landmarks[i], anchors, height, width) for i in range(len(pictures))
-        ]
-
-    def _decode(
-        self, boxes: Tensor, scores: Tensor, landmarks: Tensor, anchors: Tensor, height: int, width: int
-    ) -> list[Face]:
-        """Turn the network's output for one picture into faces. Only anchors above the threshold are decoded."""
-        chosen = (scores > self.threshold).nonzero().squeeze(1)
-        if chosen.numel() == 0:
-            return []
-        scores, anchors = scores[chosen], anchors[chosen]
-        variances = self._network.cfg["variance"]
-        scale = torch.tensor([width, height], dtype=torch.float32, device=self.device)
-        points = decode_landm(landmarks[chosen], anchors, variances).view(-1, 5, 2) * scale
-        corners = decode(boxes[chosen], anchors, variances).view(-1, 2, 2) * scale
-        finite = corners.isfinite().all(2).all(1) & points.isfinite().all(2).all(1)
-        keep = nms(corners[finite].flatten(1), scores[finite], NMS_THRESHOLD)
-        rows = torch.cat([corners[finite].flatten(1), points[finite].flatten(1), scores[finite, None]], 1)[keep]
-        table = rows.cpu().numpy()
-        faces = [Face(row[:4].copy(), row[4:14].reshape(5, 2).copy(), float(row[14])) for row in table]
-        return limit_faces(faces, min_face=self.min_face, max_faces=self.max_faces)
+        found = []
+        for answer in zip(boxes, scores, landmarks, strict=True):
+            table = faces_in(self._network, answer, anchors, (width, height), self.threshold).cpu().numpy()
+            faces = [Face(row[:4].copy(), row[4:14].reshape(5, 2).copy(), float(row[14])) for row in table]
+            found.append(limit_faces(faces, min_face=self.min_face, max_faces=self.max_faces))
+        return found
 
     def _anchors_for(self, height: int, width: int) -> Tensor:
-        """Return facexlib's prior boxes for a picture size, relative to it; the last few sizes are kept."""
+        """Return the anchors for a picture size; those of the last few sizes are kept."""
         anchors = self._anchors.pop((height, width), None)
         if anchors is None:
-            anchors = PriorBox(self._network.cfg, image_size=(height, width)).forward().to(self.device)
+            anchors = anchors_of(self._network, height, width).to(self.device)
         self._anchors[(height, width)] = anchors
         if len(self._anchors) > 4:
             del self._anchors[next(iter(self._anchors))]
         return anchors
+
+
+def faces_in(
+    network: RetinaFace, answer: tuple[Tensor, Tensor, Tensor], anchors: Tensor, size: tuple[int, int], threshold: float
+) -> Tensor:
+    """Turn the network's answer for a picture (boxes, scores, landmarks of every anchor) into faces, best first.
+
+    size: (width, height); threshold: least score. Returns (n, 15): box, landmarks, score. Many anchors see the same
+    face, each a little differently: instead of the best one's, a face's box and landmarks are the mean of all that
+    overlap it, weighted by their scores, as in BlazeFace (Bazarevsky et al. 2019).
+    """
+    boxes, scores, landmarks = answer
+    chosen = (scores[:, 1] > min(threshold, SUPPORT)).nonzero().squeeze(1)
+    if chosen.numel() == 0:
+        return scores.new_zeros(0, 15)
+    scores, anchors = scores[chosen, 1], anchors[chosen]
+    variances = network.cfg["variance"]
+    rows = torch.cat(
+        [decode(boxes[chosen], anchors, variances), decode_landm(landmarks[chosen], anchors, variances)], 1
+    )
+    rows = rows * torch.tensor(size, dtype=rows.dtype, device=rows.device).repeat(7)
+    finite = rows.isfinite().all(1)
+    rows, scores = rows[finite], scores[finite]
+    kept = nms(rows[:, :4], scores, NMS_THRESHOLD)
+    kept = kept[scores[kept] > threshold]
+    shares = scores * (box_iou(rows[kept, :4], rows[:, :4]) >= SAME_FACE)
+    return torch.cat([shares @ rows / shares.sum(1, keepdim=True), scores[kept, None]], 1)
+
+
+def anchors_of(network: RetinaFace, height: int, width: int) -> Tensor:
+    """Return facexlib's prior boxes for a picture size, relative to it: (A, 4), centre and size."""
+    anchors: Tensor = PriorBox(network.cfg, image_size=(height, width)).forward()
+    return anchors
 
 
 def limit_faces(faces: Sequence[Face], *, min_face: float = 0.0, max_faces: int = 0) -> list[Face]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpenvid.errors import WeightsError
+from gpenvid.faces.detect import anchors_of, faces_in
 from gpenvid.train.multibox import anchors, decode, normalise, overlaps
 from gpenvid.train.scenes import Portrait, move_box, move_points
 from gpenvid.types import Float, Image
@@ -52,10 +53,12 @@ def load_retinaface(path: str | Path, *, phase: str = "test") -> Any:
 
 @torch.no_grad()
 def find(network: Any, picture: Image, threshold: float) -> Found:
-    """Detect faces in an RGB picture of any size, non-maxima suppressed at an overlap of 0.4."""
-    rows = network.detect_faces(np.ascontiguousarray(picture[..., ::-1]), conf_threshold=threshold)
-    rows = np.asarray(rows, np.float32).reshape(-1, 15)
-    return Found(rows[:, :4], rows[:, 5:].reshape(-1, 5, 2), rows[:, 4])
+    """Detect faces in an RGB picture of any size, as the program does."""
+    height, width = picture.shape[:2]
+    boxes, scores, landmarks = network(normalise(picture[None]))
+    answer = boxes[0], scores[0], landmarks[0]
+    rows = faces_in(network, answer, anchors_of(network, height, width), (width, height), threshold).numpy()
+    return Found(rows[:, :4], rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14])
 
 
 @torch.no_grad()
