@@ -37,7 +37,7 @@ def cut_out(frame: av.VideoFrame, matrix: align.Matrix, size: int) -> Image | No
         if bounds is None:
             return None
         parts.append(align.sample(layer.read(*bounds), align.localize(to_crop, *bounds[:2]), size))
-    return align.to_codes(np.asarray(cv2.transform(np.dstack(parts), picture.to_rgb), np.float32))
+    return align.to_codes(np.asarray(cv2.transform(cv2.merge(parts), picture.to_rgb), np.float32))
 
 
 def put_back(frame: av.VideoFrame, matrix: align.Matrix, crop: Image, restored: Image, mask: Float) -> None:

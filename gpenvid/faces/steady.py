@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ _LIGHT = 8.0
 """Crop sides per standard deviation of the blur that leaves of a crop its light only, which is never averaged."""
 
 _FLOW = 128
-"""Motion is searched on copies of at most this many pixels a side."""
+"""Motion is searched on copies of half of this many pixels a side, or of the crop's."""
 
 _LEAST_SIDE = 32
 """In smaller crops no motion is searched."""
@@ -66,7 +66,7 @@ class FlickerFilter:
         self.seconds = 0.005 * stability
         self._memories: dict[int, _Memory] = {}
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self._search.setFinestScale(1)  # the preset's 2 takes half a pixel for 0.58
+        self._search.setFinestScale(0)  # the preset's 2 takes half a pixel for 0.58
 
     def update(self, track_id: int, time: float | Fraction, crop: Image, restored: Image) -> Image:
         """Return the restored crop with its flicker taken out.
@@ -119,12 +119,12 @@ class FlickerFilter:
         if min(gray.shape) < _LEAST_SIDE:
             return old.detail, old.look, old.count
         found = self._search.calc(gray, old.gray, np.zeros((*gray.shape, 2), np.float32))
-        flow = np.asarray(cv2.GaussianBlur(found, (0, 0), 2), np.float32) / np.float32(gray.shape[0])
-        reach = np.abs(flow).max(-1, keepdims=True) * old.detail.shape[0]
+        flow = np.asarray(cv2.GaussianBlur(found, (0, 0), gray.shape[0] / 64), np.float32) / np.float32(gray.shape[0])
+        reach = _most(np.abs(flow)) * np.float32(old.detail.shape[0])
         if reach.max() < _STILL / 2:
             return old.detail, old.look, old.count
-        flow *= np.clip(reach / _STILL - 0.5, 0, 1)
-        count = _CARRIED * _moved(old.count, flow, cv2.INTER_LINEAR)
+        flow *= np.clip(reach / _STILL - 0.5, 0, 1)[..., None]
+        count = _CARRIED * _moved(old.count, flow)
         return _moved(old.detail, flow), _moved(old.look, flow), np.asarray(count, np.float32)
 
 
@@ -139,22 +139,35 @@ def _rms(crop: Image, restored: Image) -> float:
 
 
 def _searchable(crop: Image) -> Image:
-    """A gray copy without noise, of at most _FLOW pixels a side."""
+    """A gray copy without noise, of at most half of _FLOW pixels a side."""
     side = min(_FLOW, crop.shape[0])
     gray = cv2.cvtColor(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.GaussianBlur(gray, (0, 0), side / 96), np.uint8)
+    gray = cv2.GaussianBlur(gray, (0, 0), side / 96)
+    if side >= 2 * _LEAST_SIDE:
+        gray = cv2.resize(gray, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
+    return np.asarray(gray, np.uint8)
 
 
-def _moved(values: Float, flow: Float, method: int = cv2.INTER_LANCZOS4) -> Float:
-    """Fetch values (N, N[, 3]) from where a backward flow (F, F, 2), in sides of the crop, says they were.
+def _moved(values: Float, flow: Float) -> Float:
+    """Fetch values (N, N) or RGB (N, N, 3) from where a backward flow (F, F, 2), in sides of the crop, says they were.
 
-    OpenCV's cubic moves by a fifth more than it is told, its linear blurs.
+    Of RGB, green moves by a long kernel: OpenCV's cubic moves by a fifth more than it is told, its linear blurs. The
+    long one takes six times as long as the cubic, which does for the little by which red and blue differ from green.
+    Single values are moved linearly.
     """
     side = values.shape[0]
-    where = np.asarray(cv2.resize(flow, (side, side), interpolation=cv2.INTER_LINEAR), np.float32) * np.float32(side)
-    where += _pixels(side)
-    moved = cv2.remap(values, where[..., 0], where[..., 1], method, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.float32)
+    where = cv2.resize(flow, (side, side), interpolation=cv2.INTER_LINEAR)
+    x, y = cv2.split(np.asarray(where, np.float32) * np.float32(side) + _pixels(side))
+
+    def fetched(plane: Float, method: int) -> Float:
+        return np.asarray(cv2.remap(plane, x, y, method, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+    if values.ndim == 2:
+        return fetched(values, cv2.INTER_LINEAR)
+    red, green, blue = np.moveaxis(values, 2, 0)
+    redder, bluer = (fetched(each - green, cv2.INTER_CUBIC) for each in (red, blue))
+    moved = fetched(green, cv2.INTER_LANCZOS4)
+    return np.asarray(cv2.merge([moved + redder, moved, moved + bluer]), np.float32)
 
 
 @lru_cache(maxsize=4)
@@ -163,11 +176,16 @@ def _pixels(side: int) -> Float:
     return np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).astype(np.float32)
 
 
+def _most(values: Float) -> Float:
+    """The largest of each pixel's channels, (N, N, C) to (N, N); numpy's own takes ten times as long."""
+    return np.asarray(reduce(cv2.max, cv2.split(values)), np.float32)
+
+
 def _sameness(look: Float, old: Float, usual: float, dt: float) -> tuple[NDArray[np.float32], float]:
     """Return (G, G), 1 where the crop looks as it did, 0 where it doesn't, and the noise level for the next time."""
-    change = cv2.absdiff(look, old).max(-1)
+    change = _most(np.asarray(cv2.absdiff(look, old)))
     quiet = float(np.median(change))
     noise = usual + _share(dt) * (min(quiet, 4.0) - usual)
-    change = cv2.GaussianBlur(change, (0, 0), look.shape[0] / 64)
+    change = np.asarray(cv2.GaussianBlur(change, (0, 0), look.shape[0] / 64), np.float32)
     excess = np.maximum(change - 1.5 * noise, 0) / (3 + 1.5 * noise)
     return np.exp(-(excess**2)), noise

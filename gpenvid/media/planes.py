@@ -42,7 +42,9 @@ class Layer:
 
     def above_zero(self, x0: int, y0: int, x1: int, y1: int) -> Float:
         """As `read`, less what stands for nothing, float32."""
-        return self.read(x0, y0, x1, y1) - np.array(self.zero if len(self.zero) > 1 else self.zero[0], np.float32)
+        zero = np.float32(self.zero[0]) if len(set(self.zero)) == 1 else np.array(self.zero, np.float32)
+        above: Float = self.read(x0, y0, x1, y1) - zero
+        return above
 
     def add(self, x0: int, y0: int, change: Float) -> None:
         """Add float32 (h, w, C), or (h, w) if C is 1, from sample (x0, y0) on, rounded and clipped to the depth.
