@@ -12,6 +12,7 @@ from gpenvid.bench.motions import MOTIONS, Crowd, crowd, detect, motion
 from gpenvid.bench.tracking import follow
 from gpenvid.errors import OptionsError
 from gpenvid.faces import geometry
+from gpenvid.faces.association import associate
 from gpenvid.faces.track import Clock, Tracker
 from gpenvid.options import TrackerOptions
 from gpenvid.types import Face, Track
@@ -193,6 +194,31 @@ def test_a_face_that_comes_back_elsewhere_is_known_by_its_look() -> None:
     assert {track.id for tracks in _run(pictures) for track in tracks} == {1}
     other = [faces if k < 50 else [_face(500, 200, shape=-0.06)] for k, faces in enumerate(pictures)]
     assert {track.id for tracks in _run(other) for track in tracks} == {1, 2}
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.4])
+def test_a_newcomer_who_looks_like_a_face_that_is_hidden_is_not_that_face_leaping_while_others_stay(lag: float) -> None:
+    """The second is hidden from picture 20 to 25, while one like it appears below it for good."""
+    pictures: list[list[Face] | None] = [
+        [_face(300, 200)] + [_face(600, 200)] * (not 20 <= k < 25) + [_face(600, 380)] * (k >= 20) for k in range(60)
+    ]
+    shown = _run(pictures, lag=lag)
+    for k in (*range(20), *range(26, 60)):
+        places = {track.id: _centre(track) for track in shown[k] if track.detected}
+        expected = {1: 300 + 200j, 2: 600 + 200j} | ({3: 600 + 380j} if k >= 26 else {})
+        assert places == pytest.approx(expected, abs=1), k
+
+
+def test_of_two_faces_as_near_the_one_seen_just_now_is_the_one_that_is_found() -> None:
+    """Reaches grow with the time unseen: 0.5 s and 0.12 s, at a crossing; nothing tells the looks apart."""
+    centres, sizes, reach = np.array([500 + 0j, 501.5 + 0j]), np.array([100.0, 100.0]), np.array([0.85, 0.55])
+    for order in ([0, 1], [1, 0]):
+        faces, found = associate(
+            centres[order], sizes, reach[order], np.zeros(2), np.array([False, True])[order],
+            np.array([495 + 0j]), sizes[:1], np.array([True]),
+            lambda i, j: np.ones(np.broadcast(i, j).shape), lambda: np.ones((2, 1), bool),
+        )  # fmt: skip
+        assert (order[faces[0]], *found) == (1, 0)
 
 
 def test_idf1_and_hota_by_trackeval() -> None:

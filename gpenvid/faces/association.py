@@ -19,6 +19,12 @@ _STRANGER, _UNLIKE = 9.0, 0.85
 """So strange a detection is somebody else, unless it is just where the face must be, which needs no likeness beyond
 this; half as strange, where it is half as far off as may be."""
 
+_VAGUE = 0.1
+"""How much more a pair costs with the logarithm of a face's reach: where it may be anywhere it is seldom just here."""
+
+_CALM = 0.2
+"""Where one face is so near its place, in sizes, no other leaps that was seen just now: nobody knocked the camera."""
+
 _DOUBTFUL, _LEAPING = 4.0, 2.5
 """A weak detection, and one that takes a leap, must be less strange than this."""
 
@@ -53,7 +59,8 @@ def associate(
         if (sure & (confident[j] | fresh[i] & (odd < _DOUBTFUL))).all():
             return i, j
     odd = strange(np.arange(len(centres))[:, None], np.arange(len(found)))
-    cost = near * np.where(fresh, 1, 0.45 / reach)[:, None] + 0.7 * growth + handicap[:, None]
+    cost = near * np.where(fresh, 1, 0.45 / reach)[:, None] + 0.7 * growth
+    cost += (handicap + _VAGUE * np.log(reach / 0.45))[:, None]
     cost += np.minimum(0.1 * np.maximum(odd - 2, 0), 1)
     gated = np.where(gate & (near / limit[:, None] + np.minimum(odd / _STRANGER, _UNLIKE) < 1), cost, _FAR)
     everyone = np.ones(len(centres), bool)
@@ -63,7 +70,8 @@ def associate(
         pairs += _assign(known, _without(fresh, [i for i, _ in pairs]), ~confident)
         far = np.where(fresh, 2, 1.4 + reach)[:, None]
         leaps = np.where((near < far) & (odd < _LEAPING) & alike(), cost, _FAR)
-        left = _without(everyone, [i for i, _ in pairs])
+        calm = any(fresh[i] and near[i, j] < _CALM for i, j in pairs)
+        left = _without(~fresh if calm else everyone, [i for i, _ in pairs])
         pairs += _assign(leaps, left, _without(confident, [j for _, j in pairs]))
     i, j = np.array(pairs, np.intp).reshape(-1, 2).T
     return i, j
