@@ -65,7 +65,7 @@ def test_a_face_counts_once_it_has_been_followed_for_a_while() -> None:
         places = np.array([300 + 0j, 10 * np.sin(4 * np.pi * time)])[: 1 + (time >= 2)]
         shake.note(float(time), places, UNITS[: len(places)], np.array([time, time - 2])[: len(places)])
         found.append(shake.frequency)
-    assert not any(found[:79]) and found[-1] == pytest.approx(2, rel=0.04)
+    assert not any(found[:68]) and found[-1] == pytest.approx(2, rel=0.04)
 
 
 @pytest.mark.filterwarnings("error")

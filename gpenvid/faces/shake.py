@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
-SPAN, _SHORTEST = 2.0, 1.2
+SPAN, _SHORTEST = 2.0, 0.75
 """So many seconds of the past are looked at, or less where there are no more."""
 
-_EVERY = 0.2
+_EVERY = 0.1
 """Seconds between two looks."""
 
 _LEAST = 0.02
@@ -23,10 +23,10 @@ _LEAST = 0.02
 _START, _STOP = 0.8, 0.6
 """A shake begins where an oscillation explains so much of what is no uniform motion, and ends where it doesn't."""
 
-_TRIED, _PERIODS, _FEWEST = np.geomspace(0.8, 6.0, 32), 1.5, 2.5
+_TRIED, _PERIODS, _FEWEST = np.geomspace(0.8, 6.0, 32), 1.3, 2.5
 """Frequencies in Hz, of which so many periods must lie in the past, each of so many pictures at least."""
 
-_ENOUGH = 20
+_ENOUGH = 16
 """So few pictures tell nothing."""
 
 _STEP = 0.02
