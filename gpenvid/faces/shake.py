@@ -14,8 +14,8 @@ Complex = NDArray[np.complex128]
 SPAN, _SHORTEST = 2.0, 0.75
 """So many seconds of the past are looked at, or less where there are no more."""
 
-_EVERY = 0.1
-"""Seconds between two looks."""
+_AGAIN = 0.1
+"""After so much of the time looked at, it is looked again."""
 
 _LEAST = 0.02
 """RMS of a shake that is worth a model of its own, in units of a face."""
@@ -41,7 +41,7 @@ class Shake:
         self.frequency = 0.0
         """In Hz; 0 if nothing shakes."""
         self._record: deque[tuple[float, Complex]] = deque()
-        self._looked = 0.0
+        self._due = 0.0
 
     def note(self, clock: float, centres: Complex, units: Real, ages: Real) -> None:
         """Take in where faces are at a time in seconds, once a picture.
@@ -53,11 +53,12 @@ class Shake:
         record.append((clock, centres))
         while clock - record[0][0] > SPAN:
             record.popleft()
-        if clock - self._looked < _EVERY:
+        if clock < self._due:
             return
-        self._looked, self.frequency, before = clock, 0.0, self.frequency
+        self.frequency, before = 0.0, self.frequency
         old = np.flatnonzero(ages >= _SHORTEST)
-        since = clock - ages[old].min(initial=SPAN) + 1e-6
+        span = float(ages[old].min(initial=SPAN if len(old) else _SHORTEST))
+        since, self._due = clock - span + 1e-6, clock + _AGAIN * span
         seen = [(time, places) for time, places in record if time > since]
         if not len(old) or len(seen) < _ENOUGH:
             return
