@@ -17,6 +17,7 @@ from fakes import SlowRestorer
 from live_run import delays, demuxers, pictures, run, run_all, running
 from live_sink import GatheringSink, Seen
 from rtsp_camera import Camera, CameraServer
+from sink_feed import until
 
 from gpenvid.errors import MediaError, OptionsError
 
@@ -41,12 +42,6 @@ def holds(sink: GatheringSink) -> list[tuple[Seen, Seen]]:
 def left_out(sink: GatheringSink) -> int:
     """Pictures of the camera, 15 a second, that never came out, between the first and the last that did."""
     return round(15 * (sink.pictures[-1].pts - sink.pictures[0].pts)) + 1 - len(sink.pictures) if sink.pictures else 0
-
-
-def until(sink: GatheringSink, condition: Callable[[], bool]) -> None:
-    """Wait, a picture at a time."""
-    while not condition():
-        sink.wait_for(len(sink.pictures) + 1)
 
 
 def steps(sink: GatheringSink) -> list[float]:
@@ -149,10 +144,10 @@ def test_a_server_that_comes_back_is_not_left_waiting_for_the_next_attempt(monke
         with running(run, server.url, sink) as end:
             sink.wait_for(10)
             server.stop()
-            until(sink, lambda: len(holds(sink)) > 15)
+            until(lambda: len(holds(sink)) > 15)
             back = time.monotonic()
             server.start()
-            until(sink, lambda: sink.pictures[-1].taken / 1000 > back)
+            until(lambda: sink.pictures[-1].taken / 1000 > back)
             report = end()
     finally:
         server.stop()
@@ -253,7 +248,7 @@ def test_stop_on_loss_finishes_the_outputs_with_what_had_come_and_is_an_error() 
 def test_pictures_that_come_while_the_restorer_is_busy_are_dropped() -> None:
     sink = GatheringSink()
     with CameraServer(Camera()) as server, running(run, server.url, sink, restorer=SlowRestorer(0.2)) as end:
-        until(sink, lambda: left_out(sink) > len(sink.pictures) > 3)
+        until(lambda: left_out(sink) > len(sink.pictures) > 3)
         report = end()
     counts = report.cameras[0].pictures
     assert counts.dropped > counts.restored > 3
@@ -267,7 +262,7 @@ def test_late_pictures_can_be_passed_through() -> None:
         CameraServer(Camera()) as server,
         running(run, server.url, sink, restorer=SlowRestorer(0.2), late="pass") as end,
     ):
-        until(sink, lambda: sum(not restored(seen) for seen in sink.pictures) > sum(map(restored, sink.pictures)) > 1)
+        until(lambda: sum(not restored(seen) for seen in sink.pictures) > sum(map(restored, sink.pictures)) > 1)
         report = end()
     counts = report.cameras[0].pictures
     assert min(counts.passed, counts.restored) > 1
@@ -303,7 +298,7 @@ def test_a_sink_that_fails_for_good_ends_its_camera_alone() -> None:
     with CameraServer(Camera()) as first, CameraServer(Camera()) as second:
         cameras = {bad: first.url, good: second.url, none: "rtsp://127.0.0.1:9/none"}
         with running(run_all, cameras, duration=1000.0) as end:
-            until(good, lambda: bad.calls == ["open", "close"])
+            until(lambda: bad.calls == ["open", "close"])
             good.wait_for(len(good.pictures) + 10)
             report = end()
     one, two, three = report.cameras

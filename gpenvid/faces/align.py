@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.faces.geometry import median
 from gpenvid.types import Float, Image
 
 Matrix = NDArray[np.float64]
@@ -115,8 +116,6 @@ def sample(values: Picture, matrix: Matrix, size: int) -> Float:
     matrix: px of `values` -> crop px. Band-limited before it is reduced, cubic where it is enlarged; beyond the values,
     which should end only where the picture ends or the crop has no need of it, they are mirrored.
     """
-    if values.ndim == 3 and values.shape[2] == 2:  # see `spread`
-        return np.asarray(cv2.merge([sample(each, matrix, size) for each in cv2.split(values)]), np.float32)
     return _resample(values, matrix, (size, size), cv2.BORDER_REFLECT_101, smooth=True)
 
 
@@ -167,13 +166,13 @@ def spread(change: Float, replaced: Float, values: Picture, matrix: Matrix) -> F
     """
     shape = (values.shape[1], values.shape[0])
     back = inverted(matrix)
-    # Each channel alone: two at once take OpenCV's warp five times as long, and it places them on a grid of 1/32 px.
-    parts = [_resample(part, back, shape, cv2.BORDER_CONSTANT) for part in cv2.split(change)]
+    delta = _resample(change, back, shape, cv2.BORDER_CONSTANT)
     if replaced.any():
         weight = _resample(replaced, back, shape, cv2.BORDER_CONSTANT)
-        for part, own in zip(parts, cv2.split(values), strict=True):
-            part -= np.asarray(cv2.multiply(weight, own, dtype=cv2.CV_32F))
-    return parts[0] if values.ndim == 2 else np.asarray(cv2.merge(parts), np.float32)
+        if values.ndim == 3:
+            weight = np.asarray(cv2.merge([weight] * values.shape[2]), np.float32)
+        delta -= np.asarray(cv2.multiply(weight, values, dtype=cv2.CV_32F))
+    return delta
 
 
 def spread_bounds(mask: Float, matrix: Matrix, width: int, height: int) -> tuple[int, int, int, int] | None:
@@ -200,7 +199,7 @@ def passed(crop_in: Image, restored: Image) -> Float:
     for noise. Exactly 1 where the network changed nothing.
     """
     seen = _finest(crop_in)
-    noise = _median(np.abs(seen)) / 0.6745
+    noise = float(median(np.abs(seen).ravel())) / 0.6745
     noisy = min(max((noise - CLEAN) / (NOISY - CLEAN), 0.0), 1.0)
     if noisy == 0:
         return np.ones_like(seen)
@@ -219,13 +218,6 @@ def _detail_gain(seen: Float, shown: Float) -> Float:
     both += 1
     own += 1
     return np.asarray(np.clip(cv2.divide(both, own), 0, 1), np.float32)
-
-
-def _median(values: Float) -> float:
-    """As numpy's of an even number, which takes ten times as long."""
-    half = values.size // 2
-    ordered = np.partition(values, half, axis=None)
-    return float(ordered[:half].max() + ordered[half]) / 2
 
 
 def _finest(face: Image) -> Float:
@@ -283,7 +275,10 @@ def _resample(image: Picture, matrix: Matrix, shape: tuple[int, int], border: in
         inverse = inverse * 2
         inverse[:, 2] += 0.5
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(image, inverse, shape, flags=flags, borderMode=border))
+    # Two channels at once take OpenCV five times as long, and it places them on a grid of 1/32 px.
+    parts = cv2.split(image) if image.ndim == 3 and image.shape[2] == 2 else [image]
+    parts = [cv2.warpAffine(part, inverse, shape, flags=flags, borderMode=border) for part in parts]
+    return np.asarray(cv2.merge(parts) if len(parts) > 1 else parts[0])
 
 
 @lru_cache(maxsize=64)

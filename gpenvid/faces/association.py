@@ -15,6 +15,9 @@ Index = NDArray[np.intp]
 
 _FAR = 1e6
 
+REACH = 0.45
+"""How far from its place, in sizes, a face may be that was seen just now."""
+
 _STRANGER, _UNLIKE = 9.0, 0.85
 """So strange a detection is somebody else, unless it is just where the face must be, which needs no likeness beyond
 this; half as strange, where it is half as far off as may be."""
@@ -59,8 +62,8 @@ def associate(
         if (sure & (confident[j] | fresh[i] & (odd < _DOUBTFUL))).all():
             return i, j
     odd = strange(np.arange(len(centres))[:, None], np.arange(len(found)))
-    cost = near * np.where(fresh, 1, 0.45 / reach)[:, None] + 0.7 * growth
-    cost += (handicap + _VAGUE * np.log(reach / 0.45))[:, None]
+    cost = near * np.where(fresh, 1, REACH / reach)[:, None] + 0.7 * growth
+    cost += (handicap + _VAGUE * np.log(reach / REACH))[:, None]
     cost += np.minimum(0.1 * np.maximum(odd - 2, 0), 1)
     gated = np.where(gate & (near / limit[:, None] + np.minimum(odd / _STRANGER, _UNLIKE) < 1), cost, _FAR)
     everyone = np.ones(len(centres), bool)

@@ -143,8 +143,6 @@ def faces_in(
     """
     boxes, scores, landmarks = answer
     chosen = (scores[:, 1] > min(threshold, SUPPORT)).nonzero().squeeze(1)
-    if chosen.numel() == 0:
-        return scores.new_zeros(0, 15)
     scores, anchors = scores[chosen, 1], anchors[chosen]
     variances = network.cfg["variance"]
     rows = torch.cat(

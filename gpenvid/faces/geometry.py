@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,11 @@ from gpenvid.types import Face
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
+Floats = TypeVar("Floats", NDArray[np.float32], NDArray[np.float64])
 
 CHANNELS = 7
+
+_LOOKS = np.array([2, 4, 5, 6, 7, 8, 9])  # of the real and imaginary parts: log size, shape
 
 _TEMPLATE = np.array(
     [192.98 + 239.95j, 318.90 + 240.19j, 256.63 + 314.02j, 201.26 + 371.41j, 313.09 + 371.15j]
@@ -83,9 +87,6 @@ def looks(channels: Complex) -> Real:
     return channels.view(np.float64).take(_LOOKS, -1)
 
 
-_LOOKS = np.array([2, 4, 5, 6, 7, 8, 9])
-
-
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """The detections of one picture as arrays."""
@@ -109,6 +110,13 @@ class Sighting:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+def median(x: Floats) -> Floats:
+    """The median over the first axis, as numpy's, which takes five times as long."""
+    x = np.sort(x, axis=0)
+    middle: Floats = (x[(len(x) - 1) // 2] + x[len(x) // 2]) / 2
+    return middle
 
 
 def robust(predicted: Complex, measured: Complex, sigma: float) -> tuple[Complex, float]:

@@ -41,6 +41,8 @@ DWELL = 5.0
 _ROWS = 15
 _VARIANCES = np.array([2, 8, 14])  # of position, velocity and acceleration, in a state of 15 rows
 
+_COUNT = np.arange(16)[:, None]  # models, if there were as many
+
 _LIKELY = 0.01
 """A model less likely than this is left out of what is smoothed."""
 
@@ -106,9 +108,6 @@ def _predict(before: Step, scale: Real, dt: float, models: tuple[Motion, ...], o
     state[_ROWS] = scale
     np.matmul(to.matrix, state.swapaxes(0, 1), out=after.reshape(_ROWS, M, K).swapaxes(0, 1))
     return Step(dt, scale, models, to.back, parent, after, np.maximum(stay, to.leave), np.zeros((5, M, K)), [])
-
-
-_COUNT = np.arange(16)[:, None]
 
 
 def _weighted(evidence: Real, rows: Real) -> Complex:

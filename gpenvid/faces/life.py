@@ -12,7 +12,7 @@ from math import exp
 
 import numpy as np
 
-from gpenvid.faces.geometry import CHANNELS, Complex, Real, looks
+from gpenvid.faces.geometry import CHANNELS, Complex, Real, looks, median
 from gpenvid.types import Face
 
 LEAST = 0.05
@@ -109,7 +109,7 @@ class Life:
         if self.times[turn] - self.times[turn - 1] > PAUSE:
             return True
         before, after = self.seen(max(turn - 8, 0), turn), self.seen(turn, turn + 3)
-        aside = _median(np.abs(_ahead(*before, after[0]) - after[1][:, 0])) / np.exp(before[1][-1, 1].real)
+        aside = median(np.abs(_ahead(*before, after[0]) - after[1][:, 0])) / np.exp(before[1][-1, 1].real)
         return bool(aside > 2 * ASIDE)
 
     @property
@@ -186,7 +186,7 @@ def course(times: Real, channels: Complex) -> complex:
 
 def _apart(before: Sightings, after: Sightings) -> bool:
     """Whether looks differ, by their medians, enough to be worth a comparison: it saves most of them."""
-    off = _median(looks(before[1])) - _median(looks(after[1]))
+    off = median(looks(before[1])) - median(looks(after[1]))
     log_size = float(before[1][0, 1].real)
     usual = (1 / len(before[0]) + 1 / len(after[0])) * _usual(log_size)
     square = np.sort(off * off)
@@ -216,8 +216,8 @@ def _beyond_trend(before: Sightings, after: Sightings) -> float:
 def _ahead(times: Real, channels: Complex, then: Real) -> Complex:
     """Where a face should be then (m,), by medians, which no outlier moves."""
     z, t = channels[:, :1].view(np.float64), (times - times[-1])[:, None]
-    slope = _median((z[1:] - z[:-1]) / (t[1:] - t[:-1]))
-    rest = _median(z - slope * t)
+    slope = median((z[1:] - z[:-1]) / (t[1:] - t[:-1]))
+    rest = median(z - slope * t)
     ahead: Complex = complex(*rest) + complex(*slope) * (then - times[-1])
     return ahead
 
@@ -226,7 +226,7 @@ def _noise(log_size: float, *parts: Real) -> float:
     """The variance of a detection's look: as usual, or as the second differences of parts (n, 7) of a life say."""
     usual = _usual(log_size)
     bends = np.concatenate([part[2:] - 2 * part[1:-1] + part[:-2] for part in parts])
-    found = sum(_median(bends * bends).tolist()) / (bends.shape[1] * 6 * 0.455) if len(bends) else usual
+    found = sum(median(bends * bends).tolist()) / (bends.shape[1] * 6 * 0.455) if len(bends) else usual
     return max((4 * usual + len(bends) * found) / (4 + len(bends)), 0.3 * usual)
 
 
@@ -239,8 +239,8 @@ def _end(times: Real, x: Real, then: float, noise: float, trend: bool) -> tuple[
 
     It is constant, or with a trend a line in time.
     """
-    off = np.abs(x - _median(x)).max(1)
-    keep = off < max(6 * noise**0.5, 2 * float(_median(off)))
+    off = np.abs(x - median(x)).max(1)
+    keep = off < max(6 * noise**0.5, 2 * float(median(off)))
     x, t = x[keep], times[keep]
     n = len(t)
     mean: Real = np.add.reduce(x) / n
@@ -250,10 +250,3 @@ def _end(times: Real, x: Real, then: float, noise: float, trend: bool) -> tuple[
     t, at = t - middle, then - middle
     total = max(float(t @ t), 1e-9)
     return mean + t @ x * (at / total), 1 / n + float(at**2) / total
-
-
-def _median(x: Real) -> Real:
-    """The median over the first axis; np.median takes ten times as long."""
-    x = np.sort(x, axis=0)
-    middle: Real = (x[(len(x) - 1) // 2] + x[len(x) // 2]) / 2
-    return middle

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.faces.geometry import median
 from gpenvid.types import Float, Image
 
 FORGET = 2.0
@@ -185,7 +186,7 @@ def _most(values: Float) -> Float:
 def _sameness(look: Float, old: Float, usual: float, dt: float) -> tuple[NDArray[np.float32], float]:
     """Return (G, G), 1 where the crop looks as it did, 0 where it doesn't, and the noise level for the next time."""
     change = _most(np.asarray(cv2.absdiff(look, old)))
-    quiet = float(np.median(change))
+    quiet = float(median(change.ravel()))
     noise = usual + _share(dt) * (min(quiet, 4.0) - usual)
     change = np.asarray(cv2.GaussianBlur(change, (0, 0), look.shape[0] / 64), np.float32)
     excess = np.maximum(change - 1.5 * noise, 0) / (3 + 1.5 * noise)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpenvid.faces.association import associate, duplicates
+from gpenvid.faces.association import REACH, associate, duplicates
 from gpenvid.faces.geometry import Sighting
 from gpenvid.faces.life import ASIDE, PAUSE, REVIEWS, Life, displaced, kin
 from gpenvid.faces.pose import Poses
@@ -147,7 +147,7 @@ class Tracker:
         lost = np.array([now - life.times[-1] for life in lives])
         sizes, centres, found = poses.sizes[slots], poses.centres[slots], seen.channels[:, 0]
         faces, which = associate(
-            centres, sizes, 0.45 + np.minimum(0.8 * lost, 1.2),
+            centres, sizes, REACH + np.minimum(0.8 * lost, 1.2),
             np.array([0.0 if life.confirmed else 0.3 for life in lives]), lost <= self._bridge,
             found, seen.sizes, seen.scores >= self.options.confident,
             lambda i, d: poses.strangeness(slots[i], seen.looks[d]), lambda: poses.alike(slots, seen),
