@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpenvid.train.lookalikes import add_badges, add_hands, add_scrambled
 from gpenvid.train.multibox import normalise
 from gpenvid.train.scenes import Portrait, Scene, faceless, weather
 from gpenvid.train.textures import BACKGROUNDS, TRAINED, colour, texture
@@ -19,21 +20,38 @@ AT_ONCE = 16
 
 
 def negative(rng: np.random.Generator, portraits: Sequence[Portrait], size: int) -> Image:
-    """Draw a faceless picture (size, size, 3): a texture, a pattern, or what surrounds the faces of a portrait."""
-    chance = rng.random()
+    """Draw a faceless picture (size, size, 3): a texture, a pattern, or what surrounds the faces of a portrait.
+
+    Half of them hold what is taken for a face in real pictures: hands, badges, or a face whose parts are shuffled.
+    """
+    chance, portrait = rng.random(), portraits[int(rng.integers(len(portraits)))]
     if chance < 0.4:
         picture = texture(rng, size, size, BACKGROUNDS if rng.random() < 0.5 else TRAINED)
-    elif chance < 0.8:
-        picture = _painted(rng, size, (_network, _spots, _leaves)[int(rng.integers(3))](rng, size))
+    elif chance < 0.7:
+        picture = _painted(rng, size, _pattern(rng, size))
     else:
-        patch = faceless(rng, portraits[int(rng.integers(len(portraits)))])
+        patch = faceless(rng, portrait)
         picture = np.asarray(cv2.resize(patch, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
-    if rng.random() < 0.2:  # faces are symmetric: so be some of what is none
+    picture = np.ascontiguousarray(picture)
+    chance = rng.random()
+    if chance < 0.2:
+        add_hands(rng, picture)
+    elif chance < 0.4:
+        add_badges(rng, picture, lambda side: _pattern(rng, side))
+    elif chance < 0.5:
+        add_scrambled(rng, picture, portrait)
+    elif chance < 0.7:  # faces are symmetric: so be some of what is none
         half = picture[:, : -(-size // 2)]
         picture = np.concatenate([half, half[:, : size // 2][:, ::-1]], 1)
     if rng.random() < 0.5:
         picture = weather(rng, np.ascontiguousarray(picture))
     return np.ascontiguousarray(picture)
+
+
+def _pattern(rng: np.random.Generator, size: int) -> Float:
+    """One field (size, size), or three of them (size, size, 3)."""
+    field = (_network, _spots, _leaves)[int(rng.integers(3))](rng, size)
+    return np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _painted(rng: np.random.Generator, size: int, share: Float) -> Image:

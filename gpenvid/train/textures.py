@@ -27,11 +27,13 @@ def texture(rng: np.random.Generator, height: int, width: int, kinds: tuple[str,
 
 def colour(rng: np.random.Generator) -> Float:
     """Return a random RGB colour (3,), a third of the time one of human skin."""
-    if rng.random() < 0.35:
-        base = np.array([230, 185, 155]) * rng.uniform(0.3, 1.1) + rng.normal(0, 8, 3)
-    else:
-        base = rng.uniform(0, 255, 3)
-    return np.clip(base, 0, 255).astype(np.float32)
+    return skin(rng) if rng.random() < 0.35 else rng.uniform(0, 255, 3).astype(np.float32)
+
+
+def skin(rng: np.random.Generator) -> Float:
+    """Return a random colour of human skin, RGB (3,)."""
+    tone = np.array([230, 185, 155]) * rng.uniform(0.3, 1.1) + rng.normal(0, 8, 3)
+    return np.clip(tone, 0, 255).astype(np.float32)
 
 
 def _octaves(rng: np.random.Generator, height: int, width: int, octaves: int) -> Float:
