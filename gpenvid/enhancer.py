@@ -99,17 +99,24 @@ class Enhancer:
         self.on_face = on_face
         self.counts = Counts()
         self.clock = StageClock()
-        self._follower = Follower(chosen, self.detector, self.counts, self.clock)
         self._mask = align.feather(self.restorer.size)
         self._patch = chosen_patch(chosen.paste.paste_on, self.restorer)
+        self._follower = Follower(chosen, self.detector, self.counts, self.clock, self._patch.reduced)
+
+    @property
+    def card(self) -> int | None:
+        """The CUDA device on which faces are cut out and pasted: pictures that it decodes may stay there."""
+        device = self._patch.device if isinstance(self._patch, TorchPatch) else torch.device("cpu")
+        return (device.index or 0) if device.type == "cuda" else None
 
     def process(self, frames: Iterable[av.VideoFrame], beside: Beside = _in_turn) -> Iterator[av.VideoFrame]:
         """Yield every picture of a video, in order, with its faces restored in place.
 
         frames: decoded pictures with increasing pts and a time_base, in any pixel format of
-        `media.pixels.EDITABLE`. beside: is given what each step makes and the step's name, "find" or "restore", and
-        gives the same back, perhaps made in another thread; pasting is left to the caller's. By default one step
-        follows the other, and at most the look-ahead plus one batch of pictures is held at any time.
+        `media.pixels.EDITABLE`, or in the memory of `card`. beside: is given what each step makes and the step's name,
+        "find" or "restore", and gives the same back, perhaps made in another thread; pasting is left to the caller's.
+        By default one step follows the other, and at most the look-ahead plus one batch of pictures is held at any
+        time.
         """
         steady = FlickerFilter(self.options.tracker.stability)
         with ExitStack() as running:

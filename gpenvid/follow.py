@@ -46,10 +46,21 @@ class Picture:
 
 
 class Follower:
-    """Finds faces and follows them; what it sees and how long that takes goes to `counts` and `clock`."""
+    """Finds faces and follows them; what it sees and how long that takes goes to `counts` and `clock`.
 
-    def __init__(self, options: Options, detector: Detector, counts: Counts, clock: StageClock) -> None:
+    reduce: makes the small copies, as `media.pixels.reduced` does.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        detector: Detector,
+        counts: Counts,
+        clock: StageClock,
+        reduce: pixels.Reduce = pixels.reduced,
+    ) -> None:
         self.options = options
+        self.reduce = reduce
         self.detector = detector
         self.counts = counts
         self.clock = clock
@@ -85,7 +96,7 @@ class Follower:
     def picture(self, frame: av.VideoFrame) -> Picture:
         """Make the small copy of a decoded picture, in any pixel format of `media.pixels.EDITABLE`."""
         with self.clock("thumbnail"):
-            small, small_to_stored = pixels.thumbnail(frame, self.options.detector.detect_size)
+            small, small_to_stored = pixels.thumbnail(frame, self.options.detector.detect_size, self.reduce)
             scale = float(np.sqrt(abs(np.linalg.det(small_to_stored[:, :2]))))
             # Upright pixels of the picture's own size: p = (s + 0.5) * scale - 0.5 for a thumbnail pixel s.
             to_stored = small_to_stored.copy()

@@ -9,12 +9,16 @@ import cv2
 import numpy as np
 
 from gpenvid.faces import align
-from gpenvid.media.planes import Layer, layers
+from gpenvid.media.pixels import reduced as reduced
+from gpenvid.media.planes import Sampling, layers
 from gpenvid.types import Float, Image
 
 
 class Patch(Protocol):
     """What cuts faces out and puts them back: this module, or `patch_torch.TorchPatch`."""
+
+    def reduced(self, frame: av.VideoFrame, size: tuple[int, int]) -> Image:
+        """See `media.pixels`."""
 
     def cut_out(self, frame: av.VideoFrame, matrix: align.Matrix, size: int) -> Image | None:
         """See below."""
@@ -61,7 +65,7 @@ def put_back(frame: av.VideoFrame, matrix: align.Matrix, crop: Image, restored: 
             layer.add(*bounds[:2], align.spread(own, replaced, layer.above_zero(*bounds), local))
 
 
-def from_samples(matrix: align.Matrix, layer: Layer) -> align.Matrix:
+def from_samples(matrix: align.Matrix, layer: Sampling) -> align.Matrix:
     """Give the map from a layer's samples to crop px, for one from picture px."""
     linear = matrix[:, :2] * layer.grain
     return np.column_stack([linear, matrix[:, 2] + matrix[:, :2] @ layer.phase])

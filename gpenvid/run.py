@@ -19,6 +19,7 @@ from gpenvid.errors import GpenvidError, MediaError, OptionsError
 from gpenvid.faces.detect import Detector
 from gpenvid.gpen.restorer import Restorer
 from gpenvid.media.image import IMAGE_FORMATS, read_image, write_image
+from gpenvid.media.planes_torch import current
 from gpenvid.media.probe import MediaInfo, probe
 from gpenvid.media.reader import Reader
 from gpenvid.media.target import Target
@@ -194,7 +195,8 @@ class _Job:
         self._progress(1, 1)
 
     def _video(self) -> None:
-        with Reader(self.source, self.enhancer.options.reader) as reader:
+        card = self.enhancer.card
+        with current(card), Reader(self.source, self.enhancer.options.reader, card=card) as reader:
             if self.target is None:
                 self._stream(reader, None)
             else:

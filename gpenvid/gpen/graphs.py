@@ -33,13 +33,17 @@ class _Recording:
 
 
 class Graphs:
-    """A network (N, 3, S, S) in [-1, 1] to the same on a CUDA device, as a function of uint8 arrays."""
+    """A network (N, 3, S, S) in [-1, 1] to the same on a CUDA device, as a function of uint8 arrays.
+
+    It runs on a stream of its own: what waits for the default one, as FFmpeg's decoder does, never waits for it.
+    """
 
     def __init__(self, network: nn.Module, size: int, device: torch.device) -> None:
         self.network = network
         self.size = size
         self.device = device
         self.recordings: dict[int, _Recording] = {}
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def forget(self) -> None:
         """Give the memory of all recordings back."""
@@ -49,19 +53,19 @@ class Graphs:
     def restore(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(N, S, S, 3) to the same. Waits for the device once, for the result."""
         count = len(crops)
-        with torch.cuda.device(self.device):
+        with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
             recording = self.recordings.get(bucket(count)) or self._record(bucket(count))
             recording.host[:count].numpy()[:] = crops
-            stream = torch.cuda.current_stream()
             recording.input[:count].copy_(recording.host[:count], non_blocking=True)
             recording.graph.replay()
             recording.host[:count].copy_(recording.output[:count], non_blocking=True)
-            stream.synchronize()
+            self._stream.synchronize()
         result: NDArray[np.uint8] = recording.host[:count].numpy().copy()
         return result
 
     def _record(self, count: int) -> _Recording:
         shape = (count, self.size, self.size, 3)
+        self._stream.wait_stream(torch.cuda.default_stream())  # on which the weights were made
         pixels = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())

@@ -5,6 +5,7 @@ Interlaced pictures are treated as progressive ones: their fields share chroma p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
@@ -59,11 +60,23 @@ def get_tags(frame: av.VideoFrame) -> PictureTags:
     return tags if isinstance(tags, PictureTags) else PictureTags()
 
 
-def thumbnail(frame: av.VideoFrame, longest_side: int) -> tuple[Image, Float64]:
+Reduce = Callable[[av.VideoFrame, tuple[int, int]], Image]
+"""`reduced`, or what does the same elsewhere."""
+
+
+def reduced(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
+    """The stored picture at that size (width, height), no larger than it is, as RGB (h, w, 3) uint8."""
+    small = frame
+    if size != (frame.width, frame.height):  # in its own format first: both at once takes swscale twice as long
+        small = convert(frame, frame.format.name, size, space=space_of(frame), interpolation="AREA")
+    return np.asarray(convert(small, "rgb24", interpolation="BILINEAR").to_ndarray(), np.uint8)
+
+
+def thumbnail(frame: av.VideoFrame, longest_side: int, reduce: Reduce = reduced) -> tuple[Image, Float64]:
     """A small copy of the picture as a viewer sees it: upright, with square pixels, RGB (h, w, 3) uint8.
 
     longest_side: of the copy in pixels, 0 for as large as it can be without scaling up; never scaled up. Rotations by
-    multiples of 90 degrees and mirroring are applied, others are not.
+    multiples of 90 degrees and mirroring are applied, others are not. reduce: makes the copy small.
     Also returns the (2, 3) matrix that maps (x, y, 1) in the copy to stored-picture coordinates; in both, the centre of
     the top left pixel is the origin.
     """
@@ -72,10 +85,7 @@ def thumbnail(frame: av.VideoFrame, longest_side: int) -> tuple[Image, Float64]:
     width, height = frame.width * min(aspect, Fraction(1)), frame.height / max(aspect, Fraction(1))
     shrink = min(Fraction(1), longest_side / max(width, height)) if longest_side else Fraction(1)
     w, h = max(1, round(width * shrink)), max(1, round(height * shrink))
-    small = frame
-    if shrink < 1 or aspect != 1:  # in its own format first: to scale and convert at once takes swscale twice as long
-        small = convert(frame, frame.format.name, (w, h), space=space_of(frame), interpolation="AREA")
-    image = convert(small, "rgb24", interpolation="BILINEAR").to_ndarray()
+    image = reduce(frame, (w, h))
     a, b, c, d = _orientation(frame, tags)
     if a:
         image = image[::d, ::a]

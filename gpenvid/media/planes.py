@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import av
 import cv2
@@ -17,7 +18,7 @@ from gpenvid.types import Float
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class Sampling:
     """The components of a picture that are sampled at the same places: luma; both of chroma; red, green and blue.
 
     grain: picture pixels per sample, across and down; phase: picture coordinates of the first sample's centre. zero:
@@ -27,6 +28,12 @@ class Layer:
     grain: tuple[float, float]
     phase: tuple[float, float]
     zero: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer(Sampling):
+    """Such components, as views into the picture."""
+
     _components: tuple[Samples, ...]
     _layout: Layout
 
@@ -56,38 +63,51 @@ class Layer:
             add_samples(component[y0 : y0 + height, x0 : x0 + width], np.asarray(own), self._layout)
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+L = TypeVar("L", bound=Sampling)
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Layers(Generic[L]):
     """All layers of a picture but alpha, and how colours are made of them.
 
     to_samples: (C, 3), RGB differences in 8-bit codes to differences of samples, C over all layers. to_rgb: (3, C + 1),
     samples to RGB in 8-bit codes; the last column is added.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[L, ...]
     to_samples: Float
     to_rgb: NDArray[np.float64]
 
 
-def layers(frame: av.VideoFrame) -> Layers:
+def layers(frame: av.VideoFrame) -> Layers[Layer]:
     """The layers of a picture, as views into it. Raises ValueError for a format that can't be edited in place."""
     layout = LAYOUTS.get(frame.format.name)
     if layout is None:
         raise ValueError(f"pixel format {frame.format.name} can't be edited in place")
+    return arranged(frame, layout, tuple(samples(frame, component, layout) for component in layout.components), Layer)
+
+
+def arranged(
+    frame: av.VideoFrame,
+    layout: Layout,
+    parts: tuple[P, ...],
+    kind: Callable[[tuple[float, float], tuple[float, float], tuple[float, ...], tuple[P, ...], Layout], L],
+) -> Layers[L]:
+    """The layers of a picture of that layout, made of its components' samples by `kind`."""
     scale, offset = scale_and_offset(frame, layout)
-    parts = tuple(samples(frame, component, layout) for component in layout.components)
     if layout.model == "yuv":
         middle = float(1 << (layout.depth - 1))
         grain = (float(1 << layout.log2_x), float(1 << layout.log2_y))
         found = [
-            Layer((1.0, 1.0), (0.0, 0.0), (offset,), parts[:1], layout),
-            Layer(grain, chroma_phase(frame, layout), (middle, middle), parts[1:], layout),
+            kind((1.0, 1.0), (0.0, 0.0), (offset,), parts[:1], layout),
+            kind(grain, chroma_phase(frame, layout), (middle, middle), parts[1:], layout),
         ]
         unit = chroma_scale(frame, layout)
         to_samples = rgb_to_ycbcr(frame) * np.array([[scale], [unit], [unit]])
         inverse = np.linalg.inv(to_samples)
     else:
-        found = [Layer((1.0, 1.0), (0.0, 0.0), (offset,) * len(parts), parts, layout)]
+        found = [kind((1.0, 1.0), (0.0, 0.0), (offset,) * len(parts), parts, layout)]
         to_samples = (rgb_to_ycbcr(frame)[:1] if layout.model == "gray" else np.eye(3)) * np.float64(scale)
         inverse = (np.ones((3, 1)) if layout.model == "gray" else np.eye(3)) / scale
     zero = [each for layer in found for each in layer.zero]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any, Literal
 
 import av
 import av.logging
-from av.codec.hwaccel import HWAccel, hwdevices_available
+from av.codec.hwaccel import hwdevices_available
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError
+from gpenvid.media.card import CAN_STAY, accelerator
 from gpenvid.media.hdr import HdrTags, hdr_tags
 
 _EXIF_CODECS = frozenset({"mjpeg", "png", "webp", "tiff", "jpegls", "jpeg2000", "avif", "apng"})
@@ -80,11 +82,12 @@ class MediaInfo:
     streams: tuple[StreamInfo, ...]
 
 
-def open_input(path: Path, hwaccel: str = "none") -> InputContainer:
+def open_input(path: Path, hwaccel: str = "none", card: int | None = None) -> InputContainer:
     """Open a local file for reading.
 
     hwaccel: what decodes, FFmpeg's word for it; `auto` for a graphics card if one is there, else the processor. What
-    the card can't decode, the processor does.
+    the card can't decode, the processor does. card: the CUDA device whose context is the thread's current one; what it
+    decodes stays in its memory, if that is possible.
     Raises MediaError if it is missing, a directory, not permitted or no media, or there is no such card.
     """
     if path.is_dir():
@@ -96,19 +99,27 @@ def open_input(path: Path, hwaccel: str = "none") -> InputContainer:
             raise MediaError(f"{path}: is empty")
         # The prefix keeps a name such as "a:b.mp4" from being taken for a protocol.
         url = f"file:{path}"
-        for kind in hwdevices_available() if hwaccel == "auto" else [hwaccel] if hwaccel != "none" else []:
+        for kind, keeper in _ways(hwaccel, card):
             try:
                 if kind not in hwdevices_available():
                     raise ValueError(f"FFmpeg is built without {kind}")
-                return av.open(url, "r", metadata_errors="replace", hwaccel=HWAccel(kind, allow_software_fallback=True))
+                return av.open(url, "r", metadata_errors="replace", hwaccel=accelerator(kind, keeper))
             except (av.error.FFmpegError, ValueError) as error:
-                if hwaccel != "auto" and _opens(url):
+                if hwaccel != "auto" and keeper is None and _opens(url):
                     raise MediaError(f"--hwaccel {kind}: can't be used here; use auto or none") from error
         return av.open(url, "r", metadata_errors="replace")
     except av.error.PermissionError as error:
         raise MediaError(f"{path}: not permitted to read it") from error
     except (av.error.FFmpegError, ValueError) as error:
         raise MediaError(f"{path}: not a media file that can be read ({_reason(error)})") from error
+
+
+def _ways(hwaccel: str, card: int | None) -> Iterator[tuple[str, int | None]]:
+    """What to try in turn: kinds of hardware acceleration, and the card in whose memory pictures stay, or None."""
+    for kind in hwdevices_available() if hwaccel == "auto" else [hwaccel] if hwaccel != "none" else []:
+        if kind == "cuda" and card is not None and CAN_STAY:
+            yield kind, card
+        yield kind, None
 
 
 def _opens(url: str) -> bool:

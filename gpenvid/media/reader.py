@@ -14,6 +14,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from gpenvid.errors import MediaError
+from gpenvid.media.card import can_be_edited, fetched, on_card
 from gpenvid.media.color import convert
 from gpenvid.media.layouts import nearest_editable
 from gpenvid.media.pixels import PictureTags, set_tags
@@ -55,8 +56,18 @@ class Reader:
     `origin` is what was subtracted, in seconds; 0 without `start`.
     """
 
-    def __init__(self, path: str | Path, options: ReaderOptions = ReaderOptions()) -> None:  # noqa: B008 (frozen)
-        """Look into the file. Raises MediaError as `probe` does."""
+    def __init__(
+        self,
+        path: str | Path,
+        options: ReaderOptions = ReaderOptions(),  # noqa: B008 (frozen)
+        *,
+        card: int | None = None,
+    ) -> None:
+        """Look into the file. Raises MediaError as `probe` does.
+
+        card: see `probe.open_input`; pictures that can be edited there stay in its memory (format `cuda`).
+        """
+        self._card = card
         self.path = Path(path)
         self.info: MediaInfo = probe(self.path)
         self.options = options
@@ -99,8 +110,8 @@ class Reader:
     def pictures(self, copied: Copied | None = None, *, first: Fraction | None = None) -> Iterator[av.VideoFrame]:
         """Decode the pictures in presentation order, those from the time `first` (s, on the output's clock) on.
 
-        pts and time_base are always set; pts strictly increases. The format is one of `pixels.EDITABLE`. Every packet
-        of the other streams goes to `copied`, in the order of the file, from the thread that iterates.
+        pts and time_base are always set; pts strictly increases. The format is one of `pixels.EDITABLE`, or `cuda`.
+        Every packet of the other streams goes to `copied`, in the order of the file, from the thread that iterates.
         Raises MediaError when more than MAX_DAMAGED_RUN packets in a row are damaged, or when nothing could be decoded.
         """
         container = self.container
@@ -128,7 +139,7 @@ class Reader:
         self._note_losses(whole=first is None)
 
     def _open(self) -> InputContainer:
-        container = open_input(self.path, self.options.hwaccel)
+        container = open_input(self.path, self.options.hwaccel, self._card)
         if self._seek_to is not None:
             stream = picture_stream(container, self.path)
             assert stream.time_base is not None
@@ -258,8 +269,9 @@ class Reader:
 
     def _editable(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The picture in a format that can be edited in place, with the tags that PyAV's pictures don't carry."""
+        frame = frame if on_card(frame) and can_be_edited(frame) else fetched(frame)
         name = frame.format.name
-        target = nearest_editable(name)
+        target = name if on_card(frame) else nearest_editable(name)
         if name != target:
             frame = convert(frame, target)
             note = f"pictures are {name}, which can't be edited in place: converted to {target}"

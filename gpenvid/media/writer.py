@@ -16,6 +16,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from gpenvid.errors import GpenvidError, MediaError
+from gpenvid.media.card import fetched
 from gpenvid.media.color import convert
 from gpenvid.media.encoder import add_encoder, output_colors, same_samples
 from gpenvid.media.ends import Ends, end_with_stream
@@ -119,7 +120,7 @@ class Writer:
         if stream is None:
             raise ValueError("Writer is used outside its with block")
         self._check_time(frame, stream)
-        frame = self._fitted(frame, stream)
+        frame = self._fitted(fetched(frame), stream)
         frame.pict_type = 0  # the decoder's would force the encoder's
         # A Python object on a picture that an encoder's own thread lets go of would wait for the GIL there, for ever.
         frame.opaque = None
