@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from gpenvid import cli
+from gpenvid.bench import Table
 from gpenvid.bench import restorer as bench
 from gpenvid.bench.straightforward import Straightforward
 from gpenvid.gpen.arch import Architecture
@@ -67,6 +70,48 @@ def test_half_precision_is_judged_on_the_device_at_hand() -> None:
         assert row["not finite"] == 0
 
 
+def test_as_many_inputs_as_asked_for_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        bench,
+        "extremes",
+        lambda size, batch: {
+            kind: lambda seed: seen.append(batch) or torch.zeros(batch, 3, size, size) for kind in "abc"
+        },
+    )
+    bench.half_precision(replace(TINY, size=16), torch.device("cpu"), inputs=13, batch=2)
+    assert sum(seen) == 18  # the least multiple of three kinds and two at once that is no less
+
+
 def test_the_command_refuses_a_device_for_others(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "tracking", "--device", "cpu"]) == 1
-    assert capsys.readouterr().err == "gpenvid: --device cpu: is for `gpenvid bench restorer`\n"
+    assert cli.main(["bench", "restorer", "tracking", "--device", "cpu"]) == 1
+    said = "gpenvid: --device cpu: is for `gpenvid bench restorer|pipeline|latency|memory`\n"
+    assert capsys.readouterr().err == said
+
+
+def test_several_benchmarks_in_one_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def run(what: str, **choices: str) -> list[Table]:
+        asked.append((what, choices))
+        return [Table(f"About {what}", ("way", "ratio"), [("ours", 2.0)])]
+
+    monkeypatch.setattr("gpenvid.bench.run", run)
+    words = ["bench", "restorer", "latency", "--device", "cuda:1", "--json", str(tmp_path / "a.json")]
+    assert cli.main(words) == 0
+    assert asked == [("restorer", {"device": "cuda:1"}), ("latency", {"device": "cuda:1"})]
+    assert json.loads((tmp_path / "a.json").read_text()) == {
+        f"About {what}": [{"way": "ours", "ratio": 2.0}] for what in ("restorer", "latency")
+    }
+
+
+def test_the_restorer_at_hand() -> None:
+    here = bench.present("cpu", 3)
+    assert (here.device, here.batch, here.precision) == (torch.device("cpu"), 3, "fp32")
+    assert here.sha256
+
+
+@pytest.mark.cuda
+def test_the_restorer_on_a_card_is_the_large_one_in_half_precision() -> None:
+    there = bench.present("cuda", 3)
+    assert (there.size, there.batch, there.precision) == (512, 3, "fp16")

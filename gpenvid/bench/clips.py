@@ -18,10 +18,10 @@ RATE = 25
 """Pictures a second."""
 
 
-def make_clip(path: Path, seconds: float, size: tuple[int, int], *, faces: bool = False) -> int:
+def make_clip(path: Path, seconds: float, size: tuple[int, int], *, faces: int = 0) -> int:
     """Write a clip of moving waves and grain, with sound; returns its number of pictures.
 
-    size: (width, height), even. faces: with two faces of 0.4 of the height that drift.
+    size: (width, height), even. faces: none, one or two, of 0.4 of the height, that drift.
     """
     count = max(1, round(seconds * RATE))
     with av.open(str(path), "w") as container:
@@ -31,7 +31,7 @@ def make_clip(path: Path, seconds: float, size: tuple[int, int], *, faces: bool 
         video.codec_context.width, video.codec_context.height = size
         video.codec_context.pix_fmt = "yuv420p"
         sound = container.add_stream("aac", rate=48000)
-        pictures = with_faces(waves(count, size)) if faces else waves(count, size)
+        pictures = with_faces(waves(count, size), faces)
         for index, frame in enumerate(pictures):
             frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(video.encode(frame))
@@ -63,8 +63,11 @@ def waves(count: int, size: tuple[int, int]) -> Iterator[av.VideoFrame]:
         yield frame
 
 
-def with_faces(pictures: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same pictures with the portrait of the samples in two places, each on a path of its own."""
+def with_faces(pictures: Iterable[av.VideoFrame], faces: int = 2) -> Iterator[av.VideoFrame]:
+    """The same pictures with the portrait of the samples in two places or one, each on a path of its own."""
+    if not faces:
+        yield from pictures
+        return
     portrait: Image | None = None
     for index, frame in enumerate(pictures):
         if portrait is None:
@@ -74,7 +77,7 @@ def with_faces(pictures: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
             portrait = whole.reformat(side, side, "rgb24", interpolation="AREA").to_ndarray()
         rgb = frame.to_ndarray(format="rgb24")
         angle = 2 * np.pi * index / (4 * RATE)
-        for column, turn in ((0.0, 1), (0.5, -1)):
+        for column, turn in ((0.0, 1), (0.5, -1))[:faces]:
             x = round((column + 0.02 * (1 + np.sin(turn * angle))) * frame.width)
             y = round(0.1 * (1 + np.cos(turn * angle)) * frame.height)
             rgb[y : y + portrait.shape[0], x : x + portrait.shape[1]] = portrait

@@ -13,8 +13,8 @@ import numpy as np
 from gpenvid.bench import Table
 from gpenvid.bench.clips import RATE, waves, with_faces
 from gpenvid.bench.pipeline import PerPicture
+from gpenvid.bench.restorer import present
 from gpenvid.enhancer import Enhancer
-from gpenvid.gpen.restorer import GpenRestorer, load_restorer
 from gpenvid.options import Options
 from gpenvid.types import Float
 
@@ -22,17 +22,16 @@ WARM_UP = 5
 """Pictures that are not counted: the networks settle, the tracks are confirmed."""
 
 
-def run(pictures: int = 60, size: tuple[int, int] = (1280, 720)) -> list[Table]:
+def run(pictures: int = 60, size: tuple[int, int] = (1280, 720), *, device: str = "auto") -> list[Table]:
     """Measure; takes about a minute at the default size.
 
     Milliseconds from a decoded picture with two faces to the same picture restored, one at a time with `--lag 0`, with
     a detection in each picture and in every fourth. The baseline is facexlib's FaceRestoreHelper with the same
-    networks. ratio: of the medians.
+    networks. ratio: of the medians. The restorer is `restorer.present`, on the device.
     """
-    restorer = load_restorer()
-    assert isinstance(restorer, GpenRestorer)
-    each = Enhancer(Options.of(lag=0.0), restorer=restorer)
-    rarely = Enhancer(Options.of(lag=0.0, detect_every=4), restorer=restorer, detector=each.detector)
+    restorer = present(device)
+    each = Enhancer(Options.of(lag=0.0, device=device), restorer=restorer)
+    rarely = Enhancer(Options.of(lag=0.0, detect_every=4, device=device), restorer=restorer, detector=each.detector)
     per_picture = PerPicture(restorer)
     count = pictures + WARM_UP
     ages = {

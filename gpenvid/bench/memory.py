@@ -17,6 +17,7 @@ import torch
 from gpenvid.bench import Table
 from gpenvid.bench.clips import RATE, make_clip, waves
 from gpenvid.bench.media import OneFace, peak_bytes
+from gpenvid.bench.restorer import present
 from gpenvid.enhancer import Enhancer
 from gpenvid.run import enhance
 
@@ -30,18 +31,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """What is measured: a name, and the options of `enhance`."""
 
 
-def run(seconds: float = 2, size: tuple[int, int] = (1280, 720), *, pictures: int = 10_000) -> list[Table]:
+def run(
+    seconds: float = 2, size: tuple[int, int] = (1280, 720), *, pictures: int = 10_000, device: str = "auto"
+) -> list[Table]:
     """Measure; takes some minutes at the default size.
 
     Peak MB of a fresh process that enhances a film with two faces, per setting, and of the GPU where there is one;
     ratio: to the defaults. Growth: MB that a process has resident after a tenth of many small pictures with a face have
-    gone through the Enhancer, and after all of them; their ratio is 1 when nothing is kept.
+    gone through the Enhancer, and after all of them; their ratio is 1 when nothing is kept. The restorer is
+    `restorer.present`, on the device.
     """
     with tempfile.TemporaryDirectory(prefix="gpenvid-bench-") as folder:
         source = Path(folder) / "in.mp4"
-        make_clip(source, seconds, size, faces=True)
-        peaks = {name: _fresh("peak", str(source), settings) for name, settings in SETTINGS.items()}
-    early, late = _fresh("growth", pictures)
+        make_clip(source, seconds, size, faces=2)
+        peaks = {name: _fresh("peak", str(source), settings, device) for name, settings in SETTINGS.items()}
+    early, late = _fresh("growth", pictures, device)
     base = peaks["defaults"][0]
     return [
         Table(
@@ -57,15 +61,16 @@ def run(seconds: float = 2, size: tuple[int, int] = (1280, 720), *, pictures: in
     ]
 
 
-def peak(source: str, settings: dict[str, Any]) -> tuple[int, int]:
-    """Enhance the film; the peak bytes of this process, and of the GPU."""
-    enhance(source, Path(source).with_name("out.mp4"), preset="veryfast", **settings)
+def peak(source: str, settings: dict[str, Any], device: str) -> tuple[int, int]:
+    """Enhance the film; the peak bytes of this process, and of the GPU by PyTorch's count."""
+    restorer = present(device, settings.get("batch", 0))
+    enhance(source, Path(source).with_name("out.mp4"), restorer=restorer, device=device, preset="veryfast", **settings)
     return peak_bytes(), torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
-def growth(pictures: int) -> tuple[int, int]:
+def growth(pictures: int, device: str) -> tuple[int, int]:
     """Send small pictures with a face through an Enhancer; bytes resident after a tenth of them, and after all."""
-    enhancer = Enhancer(detector=OneFace(present=True))
+    enhancer = Enhancer(restorer=present(device), detector=OneFace(present=True))
     seen = []
     for index, _ in enumerate(enhancer.process(_endless(pictures)), start=1):
         if index in (pictures // 10, pictures):

@@ -18,10 +18,11 @@ from av.video.stream import VideoStream
 from facexlib.detection.retinaface import RetinaFace
 from facexlib.utils import face_restoration_helper as facexlib_helper
 
-from gpenvid.bench import Table
+from gpenvid.bench import Table, bottleneck
 from gpenvid.bench.clips import RATE, make_clip
-from gpenvid.faces.detect import Detector, RetinaFaceDetector, load_network
-from gpenvid.gpen.restorer import GpenRestorer, load_restorer
+from gpenvid.bench.restorer import present
+from gpenvid.faces.detect import Detector, load_detector, load_network
+from gpenvid.gpen.restorer import GpenRestorer
 from gpenvid.run import enhance
 from gpenvid.types import Face, Image
 from gpenvid.weights import resolve
@@ -34,25 +35,32 @@ CONFIDENT = 0.6
 
 
 def run(
-    seconds: float = 4, size: tuple[int, int] = (1280, 720), *, rounds: int = 3, preset: str = "veryfast"
+    seconds: float = 4,
+    size: tuple[int, int] = (1280, 720),
+    *,
+    rounds: int = 3,
+    preset: str = "veryfast",
+    device: str = "auto",
+    large: tuple[int, int] = (1920, 1080),
 ) -> list[Table]:
-    """Measure; takes a minute or two at the default size.
+    """Measure; takes some minutes at the default sizes.
 
     Pictures a second of a film with two faces, decoded, restored and encoded, with the same detector, restorer and
     encoder settings: picture by picture and face by face with facexlib's FaceRestoreHelper (detection in the full
     picture, the whole picture warped and blended for each face), and as gpenvid does. In turns in one process; the
-    ratio is the median over the rounds. Also: where gpenvid's time goes.
+    ratio is the median over the rounds. Also: where gpenvid's time goes, and how near it comes to its slowest stage
+    (see `bottleneck`) in a larger film; on a graphics card decoded there, too. The restorer is `restorer.present`, on
+    the device.
     """
-    restorer = load_restorer()
-    assert isinstance(restorer, GpenRestorer)
+    restorer = present(device)
+    on_card = restorer.device.type == "cuda"
     with tempfile.TemporaryDirectory(prefix="gpenvid-bench-") as folder:
         source, target = Path(folder) / "in.mp4", Path(folder) / "out.mp4"
-        count = make_clip(source, seconds, size, faces=True)
+        count = make_clip(source, seconds, size, faces=FACES)
         stages: list[dict[str, float]] = []
 
         def ours() -> int:
-            weights = resolve("auto", "detector")
-            detector = Best(RetinaFaceDetector(load_network(weights.path), threshold=0.3))
+            detector = Best(load_detector(device=restorer.device, threshold=0.3))
             report = enhance(source, target, restorer=restorer, detector=detector, codec="libx264", preset=preset)
             stages.append(report.stages)
             return report.counts.restored
@@ -89,6 +97,18 @@ def run(
             rows,
         ),
         Table("gpenvid's stages, which overlap", ("stage", "ms a picture"), spent),
+        *(
+            bottleneck.measure(
+                restorer,
+                load_detector(device=restorer.device, threshold=0.3),
+                hwaccel=hwaccel,
+                seconds=seconds / 2,
+                size=large,
+                rounds=rounds,
+                preset=preset,
+            )
+            for hwaccel in (("none", "auto") if on_card else ("none",))
+        ),
     ]
 
 
