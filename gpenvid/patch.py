@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import cv2
@@ -65,7 +65,7 @@ def put_back(frame: av.VideoFrame, matrix: align.Matrix, crop: Image, restored: 
             layer.add(*bounds[:2], align.spread(own, replaced, layer.above_zero(*bounds), local))
 
 
-def from_samples(matrix: align.Matrix, layer: Sampling) -> align.Matrix:
+def from_samples(matrix: align.Matrix, layer: Sampling[Any]) -> align.Matrix:
     """Give the map from a layer's samples to crop px, for one from picture px."""
     linear = matrix[:, :2] * layer.grain
     return np.column_stack([linear, matrix[:, 2] + matrix[:, :2] @ layer.phase])

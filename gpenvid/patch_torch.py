@@ -179,7 +179,7 @@ def _planes(picture: Tensor) -> Tensor:
     return (picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)).float()
 
 
-def _above_zero(values: Tensor, layer: Sampling) -> Tensor:
+def _above_zero(values: Tensor, layer: Sampling[Any]) -> Tensor:
     planes = _planes(values)
     if len(set(layer.zero)) == 1:
         return planes - layer.zero[0]

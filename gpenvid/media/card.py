@@ -32,7 +32,7 @@ def on_card(frame: av.VideoFrame) -> bool:
 
 
 def can_be_edited(frame: av.VideoFrame) -> bool:
-    """Whether a picture on a card can be edited there."""
+    """Whether the picture lies on a card and can be edited there."""
     stored = frame.sw_format
     return stored is not None and stored.name in SEEN and frame.width % 2 == frame.height % 2 == 0
 

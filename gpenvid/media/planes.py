@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import av
 import cv2
@@ -17,9 +17,21 @@ from gpenvid.media.pixels import chroma_phase
 from gpenvid.types import Float
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """The components of a picture that are sampled at the same places: luma; both of chroma; red, green and blue.
+class Shaped(Protocol):
+    """A component's samples: a NumPy array in the host's memory, a PyTorch tensor in a card's."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns first."""
+        ...
+
+
+P = TypeVar("P", bound=Shaped)
+
+
+@dataclass(frozen=True)
+class Sampling(Generic[P]):
+    """Views of a picture's components that are sampled at the same places: luma; both of chroma; red, green and blue.
 
     grain: picture pixels per sample, across and down; phase: picture coordinates of the first sample's centre. zero:
     for each component, the sample value that stands for nothing: black, or no colour.
@@ -28,19 +40,17 @@ class Sampling:
     grain: tuple[float, float]
     phase: tuple[float, float]
     zero: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer(Sampling):
-    """Such components, as views into the picture."""
-
-    _components: tuple[Samples, ...]
+    _components: tuple[P, ...]
     _layout: Layout
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in samples."""
         return self._components[0].shape[1], self._components[0].shape[0]
+
+
+class Layer(Sampling[Samples]):
+    """Such components of a picture in the host's memory."""
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
         """Copy the samples of the rectangle: (y1 - y0, x1 - x0, C), without the C if it is 1; uint8 or uint16."""
@@ -63,8 +73,7 @@ class Layer(Sampling):
             add_samples(component[y0 : y0 + height, x0 : x0 + width], np.asarray(own), self._layout)
 
 
-L = TypeVar("L", bound=Sampling)
-P = TypeVar("P")
+L = TypeVar("L", bound="Sampling[Any]")
 
 
 @dataclass(frozen=True)

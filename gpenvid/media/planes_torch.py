@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import av
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from gpenvid.media.layouts import LAYOUTS, Layout
+from gpenvid.media.layouts import LAYOUTS
 from gpenvid.media.planes import Layers, Sampling, arranged
 
 
@@ -29,17 +28,8 @@ def current(card: int | None) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLayer(Sampling):
-    """The components of a picture that are sampled at the same places, as views into it. uint16 is seen as int16."""
-
-    _components: tuple[Tensor, ...]
-    _layout: Layout
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in samples."""
-        return self._components[0].shape[1], self._components[0].shape[0]
+class DeviceLayer(Sampling[Tensor]):
+    """Such components of a picture in a card's memory; uint16 is seen as int16."""
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> Tensor:
         """Copy the samples of the rectangle: (y1 - y0, x1 - x0, C), without the C if it is 1; int32."""

@@ -56,13 +56,7 @@ class Reader:
     `origin` is what was subtracted, in seconds; 0 without `start`.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        options: ReaderOptions = ReaderOptions(),  # noqa: B008 (frozen)
-        *,
-        card: int | None = None,
-    ) -> None:
+    def __init__(self, path: str | Path, options: ReaderOptions | None = None, *, card: int | None = None) -> None:
         """Look into the file. Raises MediaError as `probe` does.
 
         card: see `probe.open_input`; pictures that can be edited there stay in its memory (format `cuda`).
@@ -70,12 +64,12 @@ class Reader:
         self._card = card
         self.path = Path(path)
         self.info: MediaInfo = probe(self.path)
-        self.options = options
+        self.options = options or ReaderOptions()
         self.counts = Counts()
         self.notes: list[str] = []
         self.origin = Fraction(0)
-        self._start = None if options.start is None else self.info.start + Fraction(str(options.start))
-        self._end = None if options.end is None else self.info.start + Fraction(str(options.end))
+        self._start = None if self.options.start is None else self.info.start + Fraction(str(self.options.start))
+        self._end = None if self.options.end is None else self.info.start + Fraction(str(self.options.end))
         self._seek_to: Fraction | None = None
         self._damaged_run = 0
         self._container: InputContainer | None = None
@@ -269,7 +263,7 @@ class Reader:
 
     def _editable(self, frame: av.VideoFrame) -> av.VideoFrame:
         """The picture in a format that can be edited in place, with the tags that PyAV's pictures don't carry."""
-        frame = frame if on_card(frame) and can_be_edited(frame) else fetched(frame)
+        frame = frame if can_be_edited(frame) else fetched(frame)
         name = frame.format.name
         target = name if on_card(frame) else nearest_editable(name)
         if name != target:
