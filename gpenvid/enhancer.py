@@ -252,6 +252,7 @@ def chosen_detector(options: Options) -> Detector:
         options.detector.detector_model,
         device=options.restorer.first_device,
         threshold=options.detector.threshold,
+        second_look=options.detector.second_look,
         weights_dir=options.weights.weights_dir,
         offline=options.weights.offline or None,
     )

@@ -16,6 +16,7 @@ from facexlib.detection.retinaface_utils import decode as facexlib_decode
 from facexlib.detection.retinaface_utils import decode_landm as facexlib_decode_landmarks
 
 from gpenvid.errors import OptionsError, WeightsError
+from gpenvid.faces.detect import RetinaFaceDetector
 from gpenvid.train.detector import Trainer, fresh_network, save_weights
 from gpenvid.train.detector_eval import Tally, calibrate, faceless_pictures, judge, landmark_error
 from gpenvid.train.heads import refit_heads, refitting_scenes
@@ -384,7 +385,7 @@ def test_calibration_moves_the_scores_by_a_constant() -> None:
         after = torch.logit(network(picture)[1][0, :, 1])
     expected = math.log(0.6 / 0.4) - math.log(at / (1 - at))
     np.testing.assert_allclose((after - before).numpy(), expected, atol=1e-4)
-    assert judge(network, [], threshold=0.6)["faces"] == 0
+    assert judge(RetinaFaceDetector(network, device="cpu"), [])["faces"] == 0
 
 
 def test_consensus_is_the_median_of_the_views() -> None:

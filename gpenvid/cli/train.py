@@ -98,7 +98,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         counts = Counter(kept=len(faces))
     else:
         found = replace(DetectorOptions(threshold=0.6), **chosen(arguments, (DetectorOptions,)))
-        detector = load_detector(found.detector_model, threshold=found.threshold)
+        detector = load_detector(found.detector_model, threshold=found.threshold, second_look=found.second_look)
         faces, counts = pack_photographs(arguments.folder, detector, options)
     write_pack(arguments.output, faces)
     print(f"{arguments.output}: {len(faces)} faces; " + ", ".join(f"{n} {what}" for what, n in counts.items()))

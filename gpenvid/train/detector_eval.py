@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpenvid.faces.detect import Detector, load_detector
 from gpenvid.train.multibox import overlaps
 from gpenvid.train.scenes import Composer, Portrait, Scene, load_portraits
 from gpenvid.train.sheets import held_out, load_tiles, read_picture
@@ -71,11 +72,11 @@ def landmark_error(landmarks: Float, truth: Float) -> float:
     return float(np.linalg.norm(landmarks - truth, axis=1).mean()) / max(between, 1e-6)
 
 
-def judge(network: Any, scenes: Iterable[Scene], *, threshold: float = 0.6) -> dict[str, float]:
-    """Run the detector over labelled pictures and return `Tally.figures`."""
+def judge(detector: Detector, scenes: Iterable[Scene]) -> dict[str, float]:
+    """Run a detector over labelled pictures and return `Tally.figures`."""
     tally = Tally()
     for scene in scenes:
-        tally.add(find(network, scene.picture, threshold), scene)
+        tally.add(Found.of(detector.detect([scene.picture])[0]), scene)
     return tally.figures()
 
 
@@ -88,9 +89,9 @@ def seen_by(teacher: Any, pictures: Iterable[Image], *, threshold: float = 0.6, 
     return scenes
 
 
-def false_faces(network: Any, pictures: Iterable[Image], *, threshold: float = 0.6) -> int:
+def false_faces(detector: Detector, pictures: Iterable[Image]) -> int:
     """Count detections of any size in pictures that hold no face."""
-    return sum(len(find(network, picture, threshold).scores) for picture in pictures)
+    return sum(len(detector.detect([picture])[0]) for picture in pictures)
 
 
 def faceless_pictures(count: int, *, seed: int, size: int = 320) -> list[Image]:
@@ -132,13 +133,13 @@ def evaluate_detector(
     scenes: int = 100,
     seed: int = 99,
 ) -> dict[str, dict[str, float]]:
-    """Measure a detector on the held-out sheets of `data`, on scenes composed of them, and on faceless textures.
+    """Measure a detector, with its second look, on held-out sheets, on scenes composed of them and faceless textures.
 
-    With a teacher, the sheets' labels are its consensus (kept in the file `labels`, if given), and agreement with its
-    single look is measured on the sheets, the scenes and the photographs as well. Keys: sheets, scenes (clear),
-    scenes_degraded, textures, and sheets_teacher, scenes_teacher, photographs_teacher.
+    data: folder of the sheets. With a teacher, their labels are its consensus (kept in the file `labels`, if given),
+    and agreement with its single look is measured on the sheets, the scenes and the photographs as well. Keys: sheets,
+    scenes (clear), scenes_degraded, textures, and sheets_teacher, scenes_teacher, photographs_teacher.
     """
-    network = load_retinaface(weights)
+    detector = load_detector(weights, device="cpu", threshold=threshold)
     portraits = load_portraits([tile for tile in load_tiles(data) if held_out(tile.sheet)])
     mentor = load_retinaface(teacher) if teacher else None
     if mentor is not None:
@@ -147,10 +148,10 @@ def evaluate_detector(
     clear = [Composer(portraits, seed=seed, clear=True).scene(number, 512) for number in range(scenes)]
     degraded = [Composer(portraits, seed=seed).scene(number, 512) for number in range(scenes)]
     report = {
-        "sheets": judge(network, sheets, threshold=threshold),
-        "scenes": judge(network, clear, threshold=threshold),
-        "scenes_degraded": judge(network, degraded, threshold=threshold),
-        "textures": {"false": float(false_faces(network, faceless_pictures(200, seed=seed), threshold=threshold))},
+        "sheets": judge(detector, sheets),
+        "scenes": judge(detector, clear),
+        "scenes_degraded": judge(detector, degraded),
+        "textures": {"false": float(false_faces(detector, faceless_pictures(200, seed=seed)))},
     }
     if mentor is not None:
         pictures = {
@@ -159,7 +160,7 @@ def evaluate_detector(
             "photographs_teacher": [read_picture(path) for path in photographs],
         }
         for name, group in pictures.items():
-            report[name] = judge(network, seen_by(mentor, group), threshold=threshold)
+            report[name] = judge(detector, seen_by(mentor, group))
     return report
 
 

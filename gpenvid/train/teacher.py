@@ -16,7 +16,7 @@ from gpenvid.errors import WeightsError
 from gpenvid.faces.detect import anchors_of, faces_in
 from gpenvid.train.multibox import anchors, decode, normalise, overlaps
 from gpenvid.train.scenes import Portrait, move_box, move_points
-from gpenvid.types import Float, Image
+from gpenvid.types import Face, Float, Image
 
 VIEWS = (64, 90, 128, 160)
 """Lengths in pixels to which a face is scaled for the views; each is seen twice, as it is and mirrored."""
@@ -29,6 +29,13 @@ class Found:
     boxes: Float
     landmarks: Float
     scores: Float
+
+    @classmethod
+    def of(cls, faces: Sequence[Face]) -> Found:
+        """Those faces, in their order."""
+        boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
+        landmarks = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
+        return cls(boxes, landmarks, np.array([face.score for face in faces], np.float32))
 
 
 def load_retinaface(path: str | Path, *, phase: str = "test") -> Any:
