@@ -17,6 +17,7 @@ from gpenvid.errors import DeviceError, WeightsError
 from gpenvid.faces.detect import (
     Detector,
     RetinaFaceDetector,
+    SecondLook,
     build_network,
     limit_faces,
     load_detector,
@@ -60,9 +61,11 @@ class BrightestPixel:
         return [Face(box, np.tile(np.float32([x, y]), (5, 1)), float(gray.max()) / 255)]
 
 
-@pytest.fixture(params=["fake", "mobile0.25"])
+@pytest.fixture(params=["fake", "mobile0.25", "looking twice"])
 def detector(request: pytest.FixtureRequest, weights: Path) -> Detector:
-    return BrightestPixel() if request.param == "fake" else load_detector(weights, device="cpu", threshold=0.4)
+    if request.param == "mobile0.25":
+        return load_detector(weights, device="cpu", threshold=0.4, second_look=False)
+    return BrightestPixel() if request.param == "fake" else SecondLook(BrightestPixel(), 0.4)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image:
@@ -188,11 +191,12 @@ class TestRetinaFace:
 
     def test_one_detector_per_thread(self, weights: Path) -> None:
         images = [noise(64, 96, seed) for seed in range(4)]
-        expected = table(load_detector(weights, device="cpu", threshold=0.4).detect(images[:1])[0])
+        expected = table(load_detector(weights, device="cpu", threshold=0.4, second_look=False).detect(images[:1])[0])
         found: dict[int, np.ndarray] = {}
 
         def work(index: int) -> None:
-            found[index] = table(load_detector(weights, device="cpu", threshold=0.4).detect(images)[0])
+            own = load_detector(weights, device="cpu", threshold=0.4, second_look=False)
+            found[index] = table(own.detect(images)[0])
 
         threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
         for thread in threads:
