@@ -162,6 +162,9 @@ class TestRetinaFace:
         assert isinstance(detector, RetinaFaceDetector)
         assert detector.architecture == f"retinaface_{name}"
         assert (detector.name, len(detector.sha256)) == ("w", 64)
+        twice = load_detector(tmp_path / "w.pth", device="cpu")
+        assert isinstance(twice, SecondLook)
+        assert (twice.name, twice.sha256, twice.device) == (detector.name, detector.sha256, detector.device)
 
     def test_a_higher_threshold_gives_fewer_faces(self, weights: Path) -> None:
         image = noise(96, 128)

@@ -142,12 +142,16 @@ class SecondLook:
     """A detector that looks at every face that another one found once more, close and upright; see `closeup`.
 
     Landmarks become truer, most of all those of small and tilted faces, and what was no face is seen to be none.
+    name, sha256 and device are those of the other one.
     """
 
     def __init__(self, detector: Detector, threshold: float = 0.6) -> None:
         """detector: should find all of score DOUBTFUL and more; threshold: least score after the second look."""
         self.detector = detector
         self.threshold = threshold
+        self.name: str = getattr(detector, "name", "")
+        self.sha256: str = getattr(detector, "sha256", "")
+        self.device = torch.device(getattr(detector, "device", "cpu"))
 
     def detect(self, images: Sequence[Image]) -> list[list[Face]]:
         """Find the faces of each picture; see Detector.detect."""
