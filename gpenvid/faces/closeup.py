@@ -23,7 +23,7 @@ SIDE, LENGTH = 192, 144
 NEAR = 0.25
 """How far from the middle of a close-up a face may lie, in LENGTH, to be the one that is meant."""
 
-SAY = 2.0
+SAY = 1.5
 """The most that the second look adds to the log odds of a face, or takes from them."""
 
 PADDING = (123, 117, 104)
