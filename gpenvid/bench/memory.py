@@ -97,9 +97,10 @@ def _endless(pictures: int) -> Iterator[av.VideoFrame]:
 
 
 def _fresh(function: str, *arguments: object) -> tuple[int, int]:
-    """What a function of this module returns in a process of its own."""
+    """What a function of this module returns in a process of its own, set up as the program's."""
     call = (
-        f"import sys; from gpenvid.bench import memory; sys.stdout.write(str(list(memory.{function}(*{arguments!r}))))"
+        "import sys; from gpenvid.gpen.memory import spend_memory_for_time; spend_memory_for_time(); "
+        f"from gpenvid.bench import memory; sys.stdout.write(str(list(memory.{function}(*{arguments!r}))))"
     )
     done = subprocess.run([sys.executable, "-c", call], check=True, capture_output=True, text=True)
     first, second = json.loads(done.stdout.splitlines()[-1])

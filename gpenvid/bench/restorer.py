@@ -21,7 +21,7 @@ from gpenvid.device import resolve_device
 from gpenvid.gpen.arch import Architecture, FullGenerator
 from gpenvid.gpen.compiled import Compiled
 from gpenvid.gpen.export import export, quietly
-from gpenvid.gpen.memory import is_out_of_memory, keep_freed_memory
+from gpenvid.gpen.memory import is_out_of_memory
 from gpenvid.gpen.restorer import GpenRestorer, load_restorer
 
 GPEN_256 = Architecture(size=256, channel_multiplier=1, narrow=0.5)
@@ -86,7 +86,6 @@ def run_cpu(
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    keep_freed_memory()
     try:
         with tempfile.TemporaryDirectory(prefix="gpenvid-bench-") as folder, torch.inference_mode():
             ways = _ways(architecture, Path(folder), threads, compiled=compiled)

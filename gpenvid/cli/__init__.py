@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from gpenvid import __version__
 from gpenvid.cli import bench, enhance, evaluate, export, live, tracks, train, weights
 from gpenvid.errors import GpenvidError
+from gpenvid.gpen.memory import spend_memory_for_time
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0 when all went well, 1 after an error, 2 for wrong usage."""
     arguments = parser().parse_args(argv)
+    spend_memory_for_time()
     try:
         return int(arguments.run(arguments))
     except GpenvidError as error:

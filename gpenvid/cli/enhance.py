@@ -46,7 +46,6 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Enhance what was named, or the sample."""
-    from gpenvid.gpen.memory import keep_freed_memory
     from gpenvid.run import enhance, enhance_folder
     from gpenvid.weights import shipped
 
@@ -62,7 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
     if source is None:
         source = shipped("samples") / "old_film.mp4"
         say(f"no input given: enhancing the sample {source}")
-    keep_freed_memory()
     with stoppable() as stop, Bar(quiet=arguments.quiet) as bar:
         settings = {
             "save_faces": arguments.save_faces,

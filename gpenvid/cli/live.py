@@ -89,11 +89,9 @@ def _go(
 ) -> int:
     from gpenvid import logs
     from gpenvid.cli.progress import stoppable
-    from gpenvid.gpen.memory import keep_freed_memory
     from gpenvid.streaming.session import live_cameras
 
     logs.configure(as_json=as_json, level=logging.ERROR if arguments.quiet else logging.INFO)
-    keep_freed_memory()
     with stoppable("finishing the outputs; once more to abort") as stop:
         report = live_cameras(cameras, report=arguments.report, stop=stop, **settings)
     if not arguments.quiet:
