@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,9 @@ from gpenvid.faces.detect import (
     rescale_faces,
 )
 from gpenvid.types import Face, Image
+from gpenvid.weights import resolve
+
+SAMPLE = Path(__file__).parent.parent / "samples" / "portrait.jpg"
 
 
 def seeded_network(name: str) -> RetinaFace:
@@ -165,6 +169,20 @@ class TestRetinaFace:
         twice = load_detector(tmp_path / "w.pth", device="cpu")
         assert isinstance(twice, SecondLook)
         assert (twice.name, twice.sha256, twice.device) == (detector.name, detector.sha256, detector.device)
+
+    def test_half_precision_finds_the_same_faces(self) -> None:
+        picture = cv2.cvtColor(cv2.imread(str(SAMPLE)), cv2.COLOR_BGR2RGB)
+        path = resolve("retinaface-lite", "detector").path
+        full, half = (
+            RetinaFaceDetector(load_network(path), device="cpu", threshold=0.7, half=half).detect([picture])[0]
+            for half in (False, True)
+        )
+        assert len(full) == len(half) > 0
+        for one, other in zip(full, half, strict=True):
+            assert other.box.dtype == other.landmarks.dtype == np.float32
+            np.testing.assert_allclose(other.box, one.box, atol=0.01 * one.size)
+            np.testing.assert_allclose(other.landmarks, one.landmarks, atol=0.005 * one.size)
+            assert other.score == pytest.approx(one.score, abs=0.01)
 
     def test_a_higher_threshold_gives_fewer_faces(self, weights: Path) -> None:
         image = noise(96, 128)

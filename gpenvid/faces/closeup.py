@@ -29,7 +29,8 @@ SAY = 1.5
 PADDING = (123, 117, 104)
 """What lies beyond the picture, in RGB: what the network is told is nothing."""
 
-_MIRROR = np.array([1, 0, 2, 4, 3])
+MIRROR = np.array([1, 0, 2, 4, 3])
+"""Order of the five landmarks in a mirrored picture: left and right change places."""
 
 
 class CloseUp(NamedTuple):
@@ -85,7 +86,7 @@ def seen_again(face: Face, matrix: align.Matrix, plain: Sequence[Face], in_mirro
         if best:
             middle = (SIDE - 1) / 2
             marks = best.landmarks - middle
-            points.append((marks * (-1, 1))[_MIRROR] + middle if mirror else best.landmarks)
+            points.append((marks * (-1, 1))[MIRROR] + middle if mirror else best.landmarks)
     landmarks = face.landmarks
     if points:
         back = align.inverted(matrix)

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gpenvid.train.scenes import MIRROR, Composer, Scene
+from gpenvid.faces.closeup import MIRROR
+from gpenvid.train.scenes import Composer, Scene
 
 CROWD = 40
 """Most faces whose labels a scene may hold."""

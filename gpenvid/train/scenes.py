@@ -9,12 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.faces.closeup import MIRROR
 from gpenvid.train.sheets import Tile, read_picture
 from gpenvid.train.textures import BACKGROUNDS, colour, texture
 from gpenvid.types import Float, Image
 
-MIRROR = np.array([1, 0, 2, 4, 3])
-"""Order of the five landmarks in a mirrored picture: left and right change places."""
 LARGEST = 384
 """Longer side in pixels to which tiles are reduced when they are loaded."""
 SMALLEST_LABEL = 10.0
