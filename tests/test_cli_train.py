@@ -15,6 +15,8 @@ from gpenvid.evaluate import EvalOptions
 from gpenvid.train.options import DetectorTraining, PrepareOptions, TrainOptions
 from gpenvid.types import Image
 
+SAMPLE = Path(__file__).parents[1] / "samples" / "portrait.jpg"
+
 
 def picture(seed: int, size: int = 64) -> Image:
     rng = np.random.default_rng(seed)
@@ -76,3 +78,31 @@ def test_preview_and_a_short_training(tmp_path: Path, capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     assert "after 2 steps" in told
     assert cli.main(["train", "restorer", "--data", str(tmp_path / "absent.npy"), "-o", str(run), *small]) == 1
+
+
+def test_judge_finds_the_detector_of_the_box_right_about_its_own_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpenvid.faces.detect import load_detector
+    from gpenvid.train import detector_eval
+    from gpenvid.train.sheets import held_out, read_picture
+
+    whole = read_picture(SAMPLE)
+    largest = max(load_detector(device="cpu").detect([whole])[0], key=lambda face: face.size)
+    x, y = (max(int(each) - 160, 0) for each in largest.landmarks[2])
+    portrait = whole[y : y + 320, x : x + 320]
+    (face,) = load_detector(device="cpu").detect([portrait])[0]
+    av.VideoFrame.from_ndarray(portrait, "rgb24").save(tmp_path / "sheet2.png")
+    assert held_out("sheet2.png")
+    label = {"box": face.box.tolist(), "landmarks": face.landmarks.tolist(), "crop_side": 100.0}
+    tile = {"file": "sheet2.png", "tile": [0, 0, *portrait.shape[1::-1]], "faces": [label]}
+    (tmp_path / "index.json").write_text(json.dumps({"schema": 1, "tiles": [tile]}))
+    monkeypatch.setattr(detector_eval, "faceless_pictures", lambda count, seed: [np.full((64, 64, 3), 90, np.uint8)])
+    words = ["train", "judge", "--data", str(tmp_path), "--scenes", "2", "--json", str(tmp_path / "f.json")]
+    assert cli.main(words) == 0
+    assert "landmark_error" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert (figures["sheets"]["faces"], figures["sheets"]["recall"], figures["sheets"]["precision"]) == (1, 1, 1)
+    assert figures["sheets"]["landmark_error"] < 0.02
+    assert set(figures) == {"sheets", "scenes", "scenes_degraded", "textures"}
+    assert figures["textures"] == {"false": 0}

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gpenvid.faces.closeup import LENGTH, PADDING, SAY, SIDE, close_up, seen_again
+from gpenvid.faces.closeup import LENGTH, PADDING, SAY, SIDE, SURE, believed, close_up, landmarks_of
 from gpenvid.faces.detect import SecondLook, load_detector, rescale_faces
 from gpenvid.types import Face, Image
 
@@ -109,12 +109,22 @@ class TestSecondLook:
             np.testing.assert_array_equal(face.box, true.box)
             np.testing.assert_allclose(face.landmarks, true.landmarks, atol=0.3)
 
+    def test_a_specialist_says_where_and_the_detector_how_surely(self) -> None:
+        picture, truth = dotted([(70, 80, 0), (200, 120, 30)])
+        first, close = Dots(slipped(truth), bias=6.0, score=0.9), Dots([], score=0.05)
+        found = SecondLook(first, 0.5, close).detect([picture])[0]
+        alone = SecondLook(Dots(truth, score=0.9), 0.5).detect([picture])[0]
+        assert (first.seen, close.seen) == (1 + 2, 4)
+        for face, true, same in zip(found, truth, alone, strict=True):
+            np.testing.assert_allclose(face.landmarks, true.landmarks, atol=0.3)
+            assert face.score == same.score
+
     def test_what_is_wrong_in_the_mirror_too_falls_out(self) -> None:
         picture, truth = dotted([(150, 110, 0)])
         (face,) = SecondLook(Dots(truth, bias=6.0), 0.5).detect([picture])[0]
         np.testing.assert_allclose(face.landmarks, truth[0].landmarks, atol=0.3)
 
-    @pytest.mark.parametrize(("first", "again"), [(0.3, 0.9), (0.9, 0.3), (0.6, 0.5), (0.7, 0.9999), (0.99, 1e-5)])
+    @pytest.mark.parametrize(("first", "again"), [(0.3, 0.9), (0.9, 0.3), (0.6, 0.5), (0.7, 0.9999), (0.94, 1e-5)])
     def test_scores_add_up_as_evidence_does(self, first: float, again: float) -> None:
         def odds(score: float) -> float:
             return math.log(score / (1 - score))
@@ -123,6 +133,20 @@ class TestSecondLook:
         told = Face(face.box, face.landmarks, first)
         (found,) = SecondLook(Dots([told], score=again), 0.01).detect([picture])[0]
         assert odds(found.score) == pytest.approx(odds(first) + max(-SAY, min(odds(again), SAY)), abs=1e-6)
+
+    def test_what_is_sure_is_not_asked_again(self) -> None:
+        picture, (face,) = dotted([(150, 110, 0)])
+        detector = Dots([Face(face.box, face.landmarks, SURE)], score=0.05)
+        (found,) = SecondLook(detector, 0.5).detect([picture])[0]
+        assert found.score == SURE
+        assert detector.seen == 1 + 2
+
+    def test_where_the_landmarks_are_is_asked_only_of_faces(self) -> None:
+        picture, truth = dotted([(70, 80, 0), (200, 120, 0)])
+        detector = Dots([Face(face.box, face.landmarks, score) for face, score in zip(truth, (0.2, 0.6), strict=True)])
+        detector.score = 0.5
+        assert len(SecondLook(detector, 0.5).detect([picture])[0]) == 1
+        assert detector.seen == 1 + 2 + 1
 
     def test_what_cannot_be_found_again_is_worth_little_and_stays_where_it_was(self) -> None:
         _, (face,) = dotted([(150, 110, 0)])
@@ -135,10 +159,10 @@ class TestSecondLook:
     def test_a_neighbour_in_the_close_up_is_another_face(self) -> None:
         picture, (face,) = dotted([(150, 110, 0)])
         aside = Face(np.float32([0, 0, 60, 60]), np.zeros((5, 2), np.float32), 0.99)
-        alone = seen_again(face, close_up(picture, face).matrix, [], [])
-        beside = seen_again(face, close_up(picture, face).matrix, [aside], [aside])
-        assert beside.score == alone.score
-        np.testing.assert_array_equal(beside.landmarks, face.landmarks)
+        assert believed(face, [aside]) == believed(face, [])
+        np.testing.assert_array_equal(
+            landmarks_of(face, close_up(picture, face).matrix, [aside], [aside]), face.landmarks
+        )
 
     def test_best_first_in_every_picture_however_many(self) -> None:
         picture, truth = dotted([(x, y, 0) for y in (40, 120, 200) for x in (45, 125, 205, 285)])

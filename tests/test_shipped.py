@@ -23,7 +23,7 @@ def frames(path: Path, count: int) -> list[Image]:
         return [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), count)]
 
 
-@pytest.mark.parametrize("name", ["gpen-lite", "retinaface-lite"])
+@pytest.mark.parametrize("name", ["gpen-lite", "retinaface-lite", "closeup-lite"])
 def test_the_weights_are_in_the_package_and_verified(name: str) -> None:
     found = weights.status(name)
     assert found.state == "verified"

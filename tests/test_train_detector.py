@@ -286,6 +286,19 @@ def test_saved_weights_load_into_facexlib_and_stay_under_two_megabytes(tmp_path:
     assert chances.shape == (1, len(anchors(128)), 2)
 
 
+def test_kernels_in_half_precision_take_half_the_room_and_are_rounded_once(tmp_path: Path) -> None:
+    network = fresh_network()
+    for half, name in ((False, "full.pth"), (True, "half.pth")):
+        save_weights(network, tmp_path / name, half=half)
+    sizes = [(tmp_path / name).stat().st_size for name in ("full.pth", "half.pth")]
+    assert sizes[1] < 0.6 * sizes[0]
+    full, half = (load_retinaface(tmp_path / name).state_dict() for name in ("full.pth", "half.pth"))
+    assert list(half) == list(full)
+    for name, kernel in full.items():
+        expected = kernel.half().to(kernel.dtype) if kernel.ndim > 1 else kernel
+        assert torch.equal(half[name], expected), name
+
+
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"w\.pth"):

@@ -183,6 +183,10 @@ class TestRegistry:
             "retinaface-lite",
         ]
 
+    def test_the_shipped_detector_has_a_specialist_for_the_second_look(self) -> None:
+        assert weights.entry(weights.entry("retinaface-lite").closeup).kind == "closeup"
+        assert not weights.entry("retinaface_resnet50").closeup
+
     def test_unknown_names_are_told_the_known_ones(self) -> None:
         assert refusal(weights.entry, "gpen").startswith("gpen: unknown weights; known are GPEN-BFR-512, ")
 

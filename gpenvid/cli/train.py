@@ -1,4 +1,4 @@
-"""`gpenvid train`: prepare faces, preview degradations, train a restorer, its prior, or a detector."""
+"""`gpenvid train`: prepare faces, preview degradations, train a restorer, its prior, or a detector, and judge that."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ examples:
   gpenvid train restorer --data faces.npy -o run --minutes 120
   torchrun --nproc-per-node 4 -m gpenvid train restorer --data faces.npy -o run
   gpenvid train detector --data sheets/ --out detector
+  gpenvid train judge detector/detector.pth --data sheets/
 """
 
 
@@ -25,6 +26,7 @@ def add_to(commands: Any) -> None:
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_restorer(actions)
     _add_detector(actions)
+    _add_judge(actions)
     _add_prepare(actions)
     _add_preview(actions)
 
@@ -66,6 +68,48 @@ def train_detector(arguments: argparse.Namespace) -> int:
     from gpenvid.train.options import DetectorTraining
 
     print(detector.train_detector(DetectorTraining(**chosen(arguments, (DetectorTraining,)))))
+    return 0
+
+
+def _add_judge(actions: Any) -> None:
+    command = add_command(actions, "judge", "measure a face detector on sheets that training never sees", EXAMPLES)
+    command.add_argument("detector", nargs="?", default="auto", help="auto, a registered name or a file")
+    command.add_argument("--closeup", default="", metavar="FILE", help="weights that take the second look")
+    command.add_argument("--no-second-look", action="store_true", help="look at each picture once only")
+    command.add_argument("--data", required=True, metavar="DIR", help="folder of sheets with an index.json")
+    command.add_argument("--teacher", default="", metavar="FILE", help="RetinaFace mobile0.25 whose answers are right")
+    command.add_argument("--photographs", default="", metavar="DIR", help="photographs, right as the teacher sees them")
+    command.add_argument("--threshold", type=float, default=0.6, help="least score that counts (default 0.6)")
+    command.add_argument("--scenes", type=int, default=30, help="composed scenes of each kind (default 30)")
+    command.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
+    command.set_defaults(run=judge)
+
+
+def judge(arguments: argparse.Namespace) -> int:
+    """Print recall, precision, landmark errors and false faces."""
+    import json
+
+    from gpenvid.bench import Table
+    from gpenvid.faces.detect import DOUBTFUL, SPECK, SecondLook, load_detector
+    from gpenvid.train.data import photographs_in
+    from gpenvid.train.detector_eval import evaluate_detector
+
+    photographs = photographs_in(arguments.photographs) if arguments.photographs else []
+    twice = not (arguments.no_second_look or arguments.closeup)
+    least = min(arguments.threshold, DOUBTFUL) if arguments.closeup else arguments.threshold
+    detector = load_detector(arguments.detector, threshold=least, second_look=twice)
+    if arguments.closeup:
+        closer = load_detector(arguments.closeup, threshold=SPECK, second_look=False)
+        detector = SecondLook(detector, arguments.threshold, closer)
+    teacher = arguments.teacher or None
+    figures = evaluate_detector(
+        detector, arguments.data, teacher=teacher, photographs=photographs, scenes=arguments.scenes
+    )
+    names = ("recall", "precision", "landmark_error", "landmark_error_median", "faces", "false")
+    rows = [(group, *(each.get(name, "") for name in names)) for group, each in figures.items()]
+    print(Table(f"score above {arguments.threshold}", ("", *names), rows).text())
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

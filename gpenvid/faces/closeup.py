@@ -2,7 +2,8 @@
 
 A network finds the points of a face best where the face is large and upright. So the part of the picture that holds it
 is brought to that, whatever it was, and shown once more; and once more mirrored, because what the network gets wrong in
-the same direction both times falls out of the mean.
+the same direction both times falls out of the mean. Whether it is a face at all is asked of the detector that found it;
+where its points are, of a specialist if there is one, which has seen nothing but close-ups.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 
 from gpenvid.faces import align
-from gpenvid.types import Face, Image
+from gpenvid.types import Face, Float, Image
 
 SIDE, LENGTH = 192, 144
 """Pixels of a close-up's side, and of the longer side of the face's box in it."""
@@ -25,6 +26,9 @@ NEAR = 0.25
 
 SAY = 1.5
 """The most that the second look adds to the log odds of a face, or takes from them."""
+
+SURE = 0.95
+"""A face of this score or more is one, whatever a second look says."""
 
 PADDING = (123, 117, 104)
 """What lies beyond the picture, in RGB: what the network is told is nothing."""
@@ -71,27 +75,36 @@ def mirrored(picture: Image) -> Image:
     return np.ascontiguousarray(picture[:, ::-1])
 
 
-def seen_again(face: Face, matrix: align.Matrix, plain: Sequence[Face], in_mirror: Sequence[Face]) -> Face:
-    """What is known of a face after the second look.
+def believed(face: Face, seen: Sequence[Face]) -> float:
+    """The score of a face after its detector has seen these in its close-up.
 
-    matrix: of its close-up; plain, in_mirror: the faces that were found in that and in its mirror image. The landmarks
-    become the mean of what the two say, the box stays, and what they are worth is added to the score as evidence is:
-    log odds to log odds, within +-SAY.
+    What that is worth is added as evidence is: log odds to log odds, within +-SAY.
     """
-    odds, points = _log_odds(face.score), []
-    for faces, mirror in ((plain, False), (in_mirror, True)):
-        near = [each for each in faces if np.abs(each.box[:2] + each.box[2:] + 1 - SIDE).max() < 2 * NEAR * LENGTH]
-        best = max(near, key=lambda each: each.score, default=None)
-        odds += min(max(_log_odds(best.score if best else 0.0), -SAY), SAY) / 2
-        if best:
-            middle = (SIDE - 1) / 2
-            marks = best.landmarks - middle
-            points.append((marks * (-1, 1))[MIRROR] + middle if mirror else best.landmarks)
-    landmarks = face.landmarks
-    if points:
-        back = align.inverted(matrix)
-        landmarks = np.asarray(np.mean(points, 0) @ back[:, :2].T + back[:, 2], np.float32)
-    return Face(face.box, landmarks, 1 / (1 + math.exp(-odds)))
+    again = _meant(seen)
+    odds = _log_odds(face.score) + min(max(_log_odds(again.score if again else 0.0), -SAY), SAY)
+    return 1 / (1 + math.exp(-odds))
+
+
+def landmarks_of(face: Face, matrix: align.Matrix, seen: Sequence[Face], in_mirror: Sequence[Face]) -> Float:
+    """Where the landmarks of a face are, (5, 2), in pixels of the whole picture, after a second look.
+
+    matrix: of its close-up; seen, in_mirror: what was found in that and in its mirror image. The mean is taken.
+    """
+    middle, points = (SIDE - 1) / 2, []
+    if straight := _meant(seen):
+        points.append(straight.landmarks - middle)
+    if turned := _meant(in_mirror):
+        points.append(((turned.landmarks - middle) * (-1, 1))[MIRROR])
+    if not points:
+        return face.landmarks
+    back = align.inverted(matrix)
+    return np.asarray((np.mean(points, 0) + middle) @ back[:, :2].T + back[:, 2], np.float32)
+
+
+def _meant(faces: Sequence[Face]) -> Face | None:
+    """Which of the faces in a close-up it was made for."""
+    near = [face for face in faces if np.abs(face.box[:2] + face.box[2:] + 1 - SIDE).max() < 2 * NEAR * LENGTH]
+    return max(near, key=lambda face: face.score, default=None)
 
 
 def _log_odds(score: float) -> float:

@@ -21,14 +21,14 @@ from gpenvid import weights
 from gpenvid.device import resolve_device
 from gpenvid.errors import DeviceError, WeightsError
 from gpenvid.faces.checkpoint import read_state_dict
-from gpenvid.faces.closeup import close_up, mirrored, seen_again
+from gpenvid.faces.closeup import SURE, CloseUp, believed, close_up, landmarks_of, mirrored
 from gpenvid.types import Face, Float, Image
 
 NMS_THRESHOLD = 0.4
 SUPPORT, SAME_FACE = 0.3, 0.6
 """Anchors of at least this score and this overlap with a face have a say in where it is."""
-DOUBTFUL = 0.2
-"""Faces of at least this score are worth a second look."""
+DOUBTFUL, SPECK = 0.2, 0.05
+"""Faces of at least this score are worth a second look; what is found there for its landmarks, of this one."""
 MEAN_BGR = (104.0, 117.0, 123.0)
 """What RetinaFace subtracts from blue, green and red."""
 
@@ -151,9 +151,12 @@ class SecondLook:
     name, sha256 and device are those of the other one.
     """
 
-    def __init__(self, detector: Detector, threshold: float = 0.6) -> None:
-        """detector: should find all of score DOUBTFUL and more; threshold: least score after the second look."""
+    def __init__(self, detector: Detector, threshold: float = 0.6, closer: Detector | None = None) -> None:
+        """detector: should find all of score DOUBTFUL and more; threshold: least score after the second look; closer:
+        finds the landmarks in close-ups, whatever the score of what is there; the same detector by default.
+        """
         self.detector = detector
+        self.closer = closer or detector
         self.threshold = threshold
         self.name: str = getattr(detector, "name", "")
         self.sha256: str = getattr(detector, "sha256", "")
@@ -166,14 +169,30 @@ class SecondLook:
         found: list[list[Face]] = [[] for _ in pictures]
         for start in range(0, len(first), _CLOSE_UPS):
             some = first[start : start + _CLOSE_UPS]
-            views = [close_up(pictures[picture], face) for picture, face in some]
-            close = [view.picture for view in views]
-            seen = self.detector.detect(close + [mirrored(view) for view in close])
-            for (picture, face), view, plain, turned in zip(some, views, seen, seen[len(some) :], strict=False):
-                again = seen_again(face, view.matrix, plain, turned)
-                if again.score > self.threshold:
+            seen = self._look([(face, close_up(pictures[picture], face)) for picture, face in some])
+            for (picture, _), again in zip(some, seen, strict=True):
+                if again is not None:
                     found[picture].append(again)
         return [sorted(faces, key=lambda face: face.score, reverse=True) for faces in found]
+
+    def _look(self, faces: list[tuple[Face, CloseUp]]) -> list[Face | None]:
+        """See whether those faces are, which is asked only of those that aren't sure, and where their landmarks are."""
+        scores = [face.score for face, _ in faces]
+        unsure = [i for i, score in enumerate(scores) if score < SURE]
+        judged = dict(zip(unsure, self.detector.detect([faces[i][1].picture for i in unsure]), strict=True))
+        for i, seen in judged.items():
+            scores[i] = believed(faces[i][0], seen)
+        kept = [i for i, score in enumerate(scores) if score > self.threshold]
+        plain = judged if self.closer is self.detector else {}
+        fresh = [i for i in kept if i not in plain]
+        close = [faces[i][1].picture for i in fresh] + [mirrored(faces[i][1].picture) for i in kept]
+        placed = self.closer.detect(close)
+        plain |= dict(zip(fresh, placed, strict=False))
+        result: list[Face | None] = [None] * len(faces)
+        for i, turned in zip(kept, placed[len(fresh) :], strict=True):
+            face, view = faces[i]
+            result[i] = Face(face.box, landmarks_of(face, view.matrix, plain[i], turned), scores[i])
+        return result
 
 
 def faces_in(
@@ -240,17 +259,29 @@ def load_detector(
 ) -> Detector:
     """Load a face detector from weights: `auto` (the best that is present and verified), a registered name, or a file.
 
-    The architecture is read from the state dict. second_look: look at each face twice (see `SecondLook`). A registered
-    name that isn't present is downloaded, unless `offline` (default: $GPENVID_OFFLINE). Raises WeightsError if the
-    weights are missing, damaged or of another kind, DeviceError if the device isn't there.
+    The architecture is read from the state dict. second_look: look at each face twice (see `SecondLook`), the second
+    time with the weights that are registered for that, or with the same. A registered name that isn't present is
+    downloaded, unless `offline` (default: $GPENVID_OFFLINE). Raises WeightsError if the weights are missing, damaged or
+    of another kind, DeviceError if the device isn't there.
     """
     place = resolve_device(device)
     folder = None if weights_dir is None else Path(weights_dir)
     found = weights.resolve(name_or_path, "detector", weights_dir=folder, offline=offline)
-    network = load_network(found.path)
-    least = min(threshold, DOUBTFUL) if second_look else threshold
-    detector = RetinaFaceDetector(network, device=place, threshold=least, name=found.name, sha256=found.sha256)
-    return SecondLook(detector, threshold) if second_look else detector
+    detector = RetinaFaceDetector(
+        load_network(found.path),
+        device=place,
+        threshold=min(threshold, DOUBTFUL) if second_look else threshold,
+        name=found.name,
+        sha256=found.sha256,
+    )
+    if not second_look:
+        return detector
+    specialist = weights.entry(found.name).closeup if found.verified else ""
+    if not specialist:
+        return SecondLook(detector, threshold)
+    close = weights.resolve(specialist, "closeup", weights_dir=folder, offline=offline)
+    closer = RetinaFaceDetector(load_network(close.path), device=place, threshold=SPECK)
+    return SecondLook(detector, threshold, closer)
 
 
 def load_network(path: Path) -> RetinaFace:

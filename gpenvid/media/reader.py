@@ -329,8 +329,7 @@ class _Epochs:
         epoch = self._epoch.get(index, 0)
         if packet.dts is not None:
             time = packet.dts * time_base
-            last = self._last.get(index)
-            if last is not None and time < last - _BACKWARD_JUMP:
+            if time < self._last.get(index, time) - _BACKWARD_JUMP:
                 if epoch + 1 == len(self._shifts) and packet.stream.type in ("video", "audio"):
                     self._shifts.append(self._end - time)
                     self._counts.breaks += 1

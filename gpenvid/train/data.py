@@ -61,15 +61,21 @@ def sharpness(image: Image) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F).var())
 
 
+def photographs_in(folder: str | Path) -> list[Path]:
+    """The pictures in a folder and all below it, in order. Raises MediaError if there are none."""
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES)
+    if not paths:
+        raise MediaError(f"{folder}: no pictures ({', '.join(PICTURES)})")
+    return paths
+
+
 def pack_photographs(folder: str | Path, detector: FaceFinder, options: PrepareOptions) -> tuple[Image, Counter[str]]:
     """All fit faces of the photographs below `folder`, (N, S, S, 3), in the order of their paths; and what was counted.
 
     Counted: "kept", and left out as "small", "blurred", or with their whole file as "unreadable" or "faceless".
     Raises MediaError if there is no picture at all.
     """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES)
-    if not paths:
-        raise MediaError(f"{folder}: no pictures ({', '.join(PICTURES)})")
+    paths = photographs_in(folder)
     counts: Counter[str] = Counter()
     crops = []
     for path in paths:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from gpenvid.errors import WeightsError
+from gpenvid.faces.closeup import SIDE
+from gpenvid.train.closeups import CloseUps
 from gpenvid.train.heads import refit_heads, refitting_scenes
 from gpenvid.train.multibox import Targets, anchors, multibox_loss, normalise, targets_of
 from gpenvid.train.negatives import HardNegatives
@@ -45,12 +47,15 @@ class Trainer:
         decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
         groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.99), fused=True)
-        composer = Composer(portraits, seed=options.seed)
+        size, large, composer = options.size, options.large, Composer(portraits, seed=options.seed)
+        if options.closeups:
+            size, large = SIDE, 0
+            composer = CloseUps(portraits, seed=options.seed)
         folder = Path(options.out) / "scenes"
-        small = ScenePool(folder, composer, options.size, options.pool)
-        double = ScenePool(folder, composer, 2 * options.size, max(options.pool // 4, 1)) if options.large else small
+        small = ScenePool(folder, composer, size, options.pool)
+        double = ScenePool(folder, composer, 2 * size, max(options.pool // 4, 1)) if large else small
         self.pools = (small, double)
-        self.hard = HardNegatives(portraits, options.size, seed=options.seed)
+        self.hard = HardNegatives(portraits, size, seed=options.seed)
         self._priors = {pool.size: anchors(pool.size) for pool in self.pools}
 
     @property
@@ -97,7 +102,8 @@ class Trainer:
     def batch(self) -> tuple[Tensor, Targets]:
         """Draw this step's pictures, ready for the network, and their targets: a function of seed and step."""
         options = self.options
-        large = bool(options.large) and self.step % options.large == options.large - 1
+        several = self.pools[1] is not self.pools[0]
+        large = several and self.step % options.large == options.large - 1
         pool, count = self.pools[large], max(options.batch // 4, 1) if large else options.batch
         share = 0.25 if large else 1.0
         limit = int((256 + self.step * options.fresh) * share) + 1
@@ -117,8 +123,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         pictures, targets = self.batch()
-        losses = multibox_loss(self.network(pictures), targets)
-        total = losses[0] + losses[1] + losses[2]
+        close = self.options.closeups
+        losses = multibox_loss(self.network(pictures), targets, by_eyes=close)
+        total = losses[0] + losses[1] + (2 if close else 1) * losses[2]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
@@ -159,9 +166,13 @@ def fresh_network() -> Any:
     return network.to(memory_format=torch.channels_last).train()
 
 
-def save_weights(network: Any, path: str | Path) -> None:
-    """Write the state dict that facexlib's `RetinaFace(network_name='mobile0.25')` loads strictly."""
-    torch.save({key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}, path)
+def save_weights(network: Any, path: str | Path, *, half: bool = False) -> None:
+    """Write the state dict that facexlib's `RetinaFace(network_name='mobile0.25')` loads strictly.
+
+    half: kernels in float16; what belongs to a channel alone, as the normalisation's variances, stays in float32.
+    """
+    state = {key: value.detach().clone().contiguous() for key, value in network.state_dict().items()}
+    torch.save({key: value.half() if half and value.ndim > 1 else value for key, value in state.items()}, path)
 
 
 def training_portraits(options: DetectorTraining) -> list[Portrait]:
@@ -203,7 +214,7 @@ def train_detector(options: DetectorTraining) -> Path:
             process.terminate()
             process.join()
     trainer.save()
-    if trainer.step >= options.steps and options.refit:
+    if trainer.step >= options.steps and options.refit and not options.closeups:
         trainer.average.eval()
         # Another seed than the pools': the last layers are fitted to scenes that training hasn't seen.
         seed = options.seed + 9000
@@ -211,7 +222,7 @@ def train_detector(options: DetectorTraining) -> Path:
         hard.mine(trainer.average, 16 * options.refit)
         scenes = chain(refitting_scenes(portraits, options.refit, 4 * options.refit, seed=seed), hard.scenes())
         refit_heads(trainer.average, scenes, seed=options.seed)
-    save_weights(trainer.average, out / "detector.pth")
+    save_weights(trainer.average, out / "detector.pth", half=True)
     return out / "detector.pth"
 
 

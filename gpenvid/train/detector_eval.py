@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpenvid.faces.detect import Detector, load_detector
-from gpenvid.train.multibox import overlaps
+from gpenvid.faces.detect import Detector
+from gpenvid.train.multibox import longer_sides, overlaps
 from gpenvid.train.scenes import Composer, Portrait, Scene, load_portraits
 from gpenvid.train.sheets import held_out, load_tiles, read_picture
-from gpenvid.train.teacher import Found, find, load_retinaface, relabel
+from gpenvid.train.teacher import Found, consensus, find, load_retinaface, relabel
 from gpenvid.train.textures import DRAWERS, texture
 from gpenvid.types import Float, Image
 
@@ -37,9 +37,9 @@ class Tally:
         """Compare the detections of one picture with its labels. Each face is hit once, by the best detection left."""
         self.errors = [] if self.errors is None else self.errors
         shared = overlaps(found.boxes, truth.boxes)
-        demanded = truth.counts & (_longer(truth.boxes) >= LEAST_FACE)
+        demanded = truth.counts & (longer_sides(truth.boxes) >= LEAST_FACE)
         taken = np.zeros(len(truth.boxes), bool)
-        for row, size, landmarks in zip(shared, _longer(found.boxes), found.landmarks, strict=True):
+        for row, size, landmarks in zip(shared, longer_sides(found.boxes), found.landmarks, strict=True):
             row = np.where(taken, 0, row)
             hit = int(row.argmax()) if len(row) and row.max() >= LEAST_OVERLAP else -1
             if hit < 0:
@@ -123,50 +123,50 @@ def calibrate(network: Any, scenes: Sequence[Scene], *, threshold: float = 0.6) 
 
 
 def evaluate_detector(
-    weights: str | Path,
+    detector: Detector,
     data: str | Path,
     *,
     teacher: str | Path | None = None,
     photographs: Sequence[Path] = (),
     labels: Path | None = None,
-    threshold: float = 0.6,
-    scenes: int = 100,
+    scenes: int = 30,
     seed: int = 99,
 ) -> dict[str, dict[str, float]]:
-    """Measure a detector, with its second look, on held-out sheets, on scenes composed of them and faceless textures.
+    """Measure a detector on held-out sheets, on scenes composed of them and on faceless textures.
 
     data: folder of the sheets. With a teacher, their labels are its consensus (kept in the file `labels`, if given),
-    and agreement with its single look is measured on the sheets, the scenes and the photographs as well. Keys: sheets,
-    scenes (clear), scenes_degraded, textures, and sheets_teacher, scenes_teacher, photographs_teacher.
+    and so are those of the photographs; agreement with its single look is measured as well. Keys: sheets, scenes
+    (clear), scenes_degraded, textures, and with a teacher photographs, sheets_teacher, scenes_teacher,
+    photographs_teacher.
     """
-    detector = load_detector(weights, device="cpu", threshold=threshold)
     portraits = load_portraits([tile for tile in load_tiles(data) if held_out(tile.sheet)])
     mentor = load_retinaface(teacher) if teacher else None
     if mentor is not None:
         portraits = relabel(mentor, portraits, labels)
-    sheets = [_as_scene(portrait) for portrait in portraits]
-    clear = [Composer(portraits, seed=seed, clear=True).scene(number, 512) for number in range(scenes)]
-    degraded = [Composer(portraits, seed=seed).scene(number, 512) for number in range(scenes)]
-    report = {
-        "sheets": judge(detector, sheets),
-        "scenes": judge(detector, clear),
-        "scenes_degraded": judge(detector, degraded),
-        "textures": {"false": float(false_faces(detector, faceless_pictures(200, seed=seed)))},
+    groups = {
+        "sheets": [_as_scene(portrait) for portrait in portraits],
+        "scenes": [Composer(portraits, seed=seed, clear=True).scene(number, 512) for number in range(scenes)],
+        "scenes_degraded": [Composer(portraits, seed=seed).scene(number, 512) for number in range(scenes)],
     }
     if mentor is not None:
-        pictures = {
-            "sheets_teacher": [scene.picture for scene in sheets],
-            "scenes_teacher": [scene.picture for scene in clear],
-            "photographs_teacher": [read_picture(path) for path in photographs],
-        }
-        for name, group in pictures.items():
-            report[name] = judge(detector, seen_by(mentor, group))
+        for name in ("sheets", "scenes"):
+            groups[f"{name}_teacher"] = seen_by(mentor, [scene.picture for scene in groups[name]])
+        seen = seen_by(mentor, [read_picture(path) for path in photographs])
+        groups |= {"photographs": [_agreed(mentor, scene) for scene in seen], "photographs_teacher": seen}
+    report = {name: judge(detector, group) for name, group in groups.items() if group}
+    report["textures"] = {"false": float(false_faces(detector, faceless_pictures(200, seed=seed)))}
     return report
+
+
+def _agreed(teacher: Any, scene: Scene) -> Scene:
+    """A scene whose faces are where the teacher sees them on average over several views; those it loses stay."""
+    boxes, landmarks = scene.boxes.copy(), scene.landmarks.copy()
+    for i in np.flatnonzero(scene.counts):
+        again = consensus(teacher, Portrait(scene.picture, boxes[i : i + 1], landmarks[i : i + 1]), alone=False)
+        if again is not None:
+            boxes[i], landmarks[i] = again.boxes[0], again.landmarks[0]
+    return Scene(scene.picture, boxes, landmarks, scene.counts)
 
 
 def _as_scene(portrait: Portrait) -> Scene:
     return Scene(portrait.picture, portrait.boxes, portrait.landmarks, np.ones(len(portrait.boxes), bool))
-
-
-def _longer(boxes: Float) -> Float:
-    return np.asarray((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0), np.float32)

@@ -19,6 +19,8 @@ VARIANCES = (0.1, 0.2)
 MEAN_BGR = (104.0, 117.0, 123.0)
 """What facexlib subtracts from a BGR picture before its RetinaFace."""
 FACE, BACKGROUND, IGNORED = 1, 0, -1
+EYES = 4.5
+"""The distance between the eyes of a face that fills its anchor, in units of the landmarks' offsets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +86,7 @@ def match(
         return labels, box_targets, mark_targets
     corners = np.concatenate([prior[:, :2] - prior[:, 2:] / 2, prior[:, :2] + prior[:, 2:] / 2], 1)
     shared = overlaps(corners, boxes)
-    longer = (boxes[:, 2:] - boxes[:, :2]).max(1)
+    longer = longer_sides(boxes)
     inside = ((prior[:, None, :2] >= boxes[:, :2]) & (prior[:, None, :2] <= boxes[:, 2:])).all(-1)
     hidden = (shared >= 0.2) | (inside & (prior[:, None, 2] <= 4 * longer))
     labels[hidden[:, ~counts].any(1)] = IGNORED
@@ -103,14 +105,20 @@ def match(
 
 
 def multibox_loss(
-    output: tuple[Tensor, Tensor, Tensor], targets: Targets, *, negatives: int = 7, least: int = 48
+    output: tuple[Tensor, Tensor, Tensor],
+    targets: Targets,
+    *,
+    negatives: int = 7,
+    least: int = 48,
+    by_eyes: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the class, box and landmark losses of a batch, each a scalar per face anchor.
 
     output: the network's boxes (N, A, 4), class logits (N, A, 2) and landmarks (N, A, 10); targets of the same N x A.
     Of the background only the hardest anchors of the batch count: `negatives` per face anchor, and never fewer than
     `least` a picture; where the latter is more, the class loss is taken per `negatives` of them. Offsets are compared
-    by smooth L1 with its bend at 0.1.
+    by smooth L1 with its bend at 0.1; with `by_eyes`, those of landmarks as if every face's eyes were EYES apart
+    (or twice as far as they are: those of profiles are next to each other).
     """
     boxes, logits, landmarks = output
     face = targets.labels == FACE
@@ -121,7 +129,11 @@ def multibox_loss(
     class_loss = entropy[face.flatten()].sum() + background.topk(hardest).values.sum()
     class_loss = class_loss / found.clamp(min=hardest / negatives)
     box_loss = F.smooth_l1_loss(boxes[face], targets.boxes[face], beta=0.1, reduction="sum") / found
-    mark_loss = F.smooth_l1_loss(landmarks[face], targets.landmarks[face], beta=0.1, reduction="sum") / found
+    found_marks, marks = landmarks[face], targets.landmarks[face]
+    if by_eyes:
+        unit = EYES / (marks[:, :2] - marks[:, 2:4]).norm(dim=1, keepdim=True).clamp(min=EYES / 2)
+        found_marks, marks = found_marks * unit, marks * unit
+    mark_loss = F.smooth_l1_loss(found_marks, marks, beta=0.1, reduction="sum") / found
     return class_loss, box_loss, mark_loss
 
 
@@ -131,6 +143,11 @@ def overlaps(one: Float, two: Float) -> Float:
     shared = np.clip(sides, 0, None).prod(-1)
     area_one, area_two = (one[:, 2:] - one[:, :2]).prod(-1), (two[:, 2:] - two[:, :2]).prod(-1)
     return np.asarray(shared / np.maximum(area_one[:, None] + area_two[None] - shared, 1e-9), np.float32)
+
+
+def longer_sides(boxes: Float) -> Float:
+    """The longer side of each box (n, 4), (n,)."""
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0), np.float32)
 
 
 def targets_of(batch: list[tuple[Float, Float, NDArray[np.bool_]]], size: int, prior: Float | None = None) -> Targets:

@@ -106,6 +106,7 @@ class DetectorTraining:
     out: str = option("detector", "folder for checkpoints, the log and the scenes", metavar="DIR")
     teacher: str = option("", "RetinaFace mobile0.25 weights whose averaged answers replace the index's labels")
     init: str = option("", "start from this detector instead of random numbers", metavar="FILE")
+    closeups: bool = option(False, "train what places the landmarks at the second look, on close-ups; no last fit")
     steps: int = option(20000, "length of the schedule")
     decay: float = option(0.4, "share of the steps, at the end, over which the learning rate falls to zero")
     minutes: float = option(0.0, "stop after this time, ready to be resumed; 0 for no limit")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpenvid.faces.closeup import MIRROR
+from gpenvid.train.multibox import longer_sides
 from gpenvid.train.sheets import Tile, read_picture
 from gpenvid.train.textures import BACKGROUNDS, colour, texture
 from gpenvid.types import Float, Image
@@ -107,10 +108,9 @@ class Composer:
         picture = picture if self.clear else weather(rng, picture)
         all_boxes = np.array(boxes, np.float32).reshape(-1, 4)
         all_marks = np.array(marks, np.float32).reshape(-1, 5, 2)
-        seen = _visible_share(all_boxes, size)
-        longer = (all_boxes[:, 2:] - all_boxes[:, :2]).max(1, initial=0)
+        seen = visible_share(all_boxes, size)
         keep = seen > 0.1
-        counts = (seen > 0.6) & (longer >= SMALLEST_LABEL)
+        counts = (seen > 0.6) & (longer_sides(all_boxes) >= SMALLEST_LABEL)
         return Scene(picture, all_boxes[keep], all_marks[keep], counts[keep])
 
     def _portrait(self, rng: np.random.Generator) -> Portrait:
@@ -292,6 +292,7 @@ def _overlap(box: Float, area: Float) -> float:
     return float(np.prod(sides) / max(float(np.prod(box[2:] - box[:2])), 1e-6))
 
 
-def _visible_share(boxes: Float, size: int) -> Float:
+def visible_share(boxes: Float, size: int) -> Float:
+    """The share of each box (n, 4) that lies in a picture of size x size pixels, (n,)."""
     frame = np.array([-0.5, -0.5, size - 0.5, size - 0.5], np.float32)
     return np.array([_overlap(box, frame) for box in boxes], np.float32)

@@ -69,11 +69,11 @@ def find(network: Any, picture: Image, threshold: float) -> Found:
 
 
 @torch.no_grad()
-def consensus(network: Any, portrait: Portrait, *, seed: int = 0) -> Portrait | None:
+def consensus(network: Any, portrait: Portrait, *, alone: bool = True, seed: int = 0) -> Portrait | None:
     """Label a portrait again: the median of the teacher's answers over VIEWS, each face on its own.
 
-    Returns None where fewer than half of the views confirm a face, or where at least two show a face that the
-    portrait doesn't list: such a portrait would teach something wrong.
+    Returns None where fewer than half of the views confirm a face, or, if its faces should be alone, where at least two
+    show one that the portrait doesn't list: such a portrait would teach something wrong.
     """
     rng = np.random.default_rng(seed)
     boxes, landmarks, strangers = [], [], 0
@@ -91,7 +91,7 @@ def consensus(network: Any, portrait: Portrait, *, seed: int = 0) -> Portrait | 
                 best = int(np.where(mine >= 0.4, chances[sure, 1], 0).argmax())
                 back = _invert(matrix)
                 answers.append((move_box(found[best], back), move_points(points[best], back)))
-        if len(answers) < len(VIEWS) or strangers >= 2:
+        if len(answers) < len(VIEWS) or (alone and strangers >= 2):
             return None
         boxes.append(np.median([answer[0] for answer in answers], 0))
         landmarks.append(np.median([answer[1] for answer in answers], 0))

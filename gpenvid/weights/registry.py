@@ -7,7 +7,7 @@ from typing import Literal
 
 from gpenvid.errors import WeightsError
 
-Kind = Literal["restorer", "detector", "parser", "discriminator", "recogniser", "judge"]
+Kind = Literal["restorer", "detector", "parser", "closeup", "discriminator", "recogniser", "judge"]
 
 GPEN_NOTE = "GPEN's weights are published for non-commercial use"
 FACEXLIB_NOTE = "published with facexlib (MIT); the data it was trained on has terms of its own"
@@ -20,7 +20,10 @@ _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One file of weights. Without urls it ships with the program; bytes and sha256 are None where unknown."""
+    """One file of weights. Without urls it ships with the program; bytes and sha256 are None where unknown.
+
+    closeup: of a detector, the entry of what takes the second look at its faces, if there is such a specialist.
+    """
 
     name: str
     kind: Kind
@@ -29,6 +32,7 @@ class Entry:
     urls: tuple[str, ...] = ()
     bytes: int | None = None
     sha256: str | None = None
+    closeup: str = ""
 
     @property
     def ships(self) -> bool:
@@ -89,7 +93,10 @@ _ENTRIES = (
         bytes=1789735,
         sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
     ),
-    Entry(name="retinaface-lite", kind="detector", filename="retinaface-lite.pth", note=OWN_NOTE),
+    Entry(
+        name="retinaface-lite", kind="detector", filename="retinaface-lite.pth", note=OWN_NOTE, closeup="closeup-lite"
+    ),
+    Entry(name="closeup-lite", kind="closeup", filename="closeup-lite.pth", note=OWN_NOTE),
     Entry(
         name="parsenet",
         kind="parser",
