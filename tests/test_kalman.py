@@ -18,9 +18,7 @@ def _step(bank: Bank, dt: float, measured: complex | None, variance: float, scal
     z, r = np.zeros(shape, complex), np.full(shape, UNSEEN)
     if measured is not None:
         z[:], r[:] = measured, variance
-    bank.compare(z, r)
-    bank.correct()
-    return complex(bank.state()[0, 0, 0])
+    return complex(bank.correct(z, r)[0, 0, 0])
 
 
 @pytest.mark.parametrize("model", [Motion(0.5), Motion(300.0, memory=0.5), Motion(2.0, frequency=1.7)])
@@ -106,8 +104,7 @@ def test_what_is_retracted_was_never_measured() -> None:
             z, r = np.full((bank.slots, 2), path[k]), np.full((bank.slots, 2), 0.3)
             if which == 1 and 9 <= k < 12:
                 r[0] = UNSEEN
-            bank.compare(z, r)
-            bank.correct()
+            bank.correct(z, r)
     np.testing.assert_allclose(banks[0].state(), banks[1].state(), atol=1e-12)
     np.testing.assert_allclose(banks[0].smooth(0, 19), banks[1].smooth(0, 19), atol=1e-12)
 
@@ -123,8 +120,7 @@ def test_a_copied_slot_has_the_same_history_and_another_future() -> None:
             z, r = np.full((bank.slots, 1), path[k]), np.full((bank.slots, 1), 0.3)
             if bank is two and 9 <= k < 12:
                 r[1] = UNSEEN
-            bank.compare(z, r)
-            bank.correct()
+            bank.correct(z, r)
         if k == 11:
             assert [copied.since(ago) for ago in (0, 0.04, 0.1, 9)] == [1, 2, 3, 11]
             assert copied.copy(0) == 1
@@ -140,8 +136,7 @@ def test_a_loosened_slot_goes_where_it_is_measured_and_is_not_smoothed_back() ->
         bank.predict(0.04, np.ones((bank.slots, 1)))
         if k == 20:
             bank.loosen(0, np.array([[1e4], [1.0], [1.0]]))
-        bank.compare(np.full((bank.slots, 1), 0j if k < 20 else 100 + 0j), np.full((bank.slots, 1), 0.01))
-        bank.correct()
+        bank.correct(np.full((bank.slots, 1), 0j if k < 20 else 100 + 0j), np.full((bank.slots, 1), 0.01))
     smooth = bank.smooth(0, 39)[:, 0, 0].real
     np.testing.assert_allclose(smooth[:19], 0, atol=0.01)
     np.testing.assert_allclose(smooth[19:], 100, atol=0.01)
@@ -162,8 +157,7 @@ def test_a_model_may_come_and_go() -> None:
             if k in (50, 121):
                 bank.retract(0, 15)
             z, r = np.full((bank.slots, 1), noisy[k]), np.full((bank.slots, 1), 1.0)
-            bank.compare(z, r)
-            bank.correct()
+            bank.correct(z, r)
             if k in (45, 130):  # new slots, also before a model that came or went
                 for _ in range(4):
                     bank.claim(np.zeros(1, complex), SPREAD)

@@ -16,7 +16,8 @@ def _note(shake: Shake, times: np.ndarray, motion: np.ndarray, noise: float = 0.
     found = []
     for time, place in zip(times, motion, strict=True):
         places = np.array([300 + 200j, 600 + 100j]) + place + noise * rng.standard_normal((2, 2)) @ [1, 1j]
-        shake.note(float(time), places, UNITS, np.full(2, time - times[0]))
+        if shake.note(float(time), places):
+            shake.search(UNITS, np.full(2, time - times[0]))
         found.append(shake.frequency)
     return found
 
@@ -54,7 +55,8 @@ def test_faces_that_move_each_in_its_own_way_are_no_shake() -> None:
     shake = Shake()
     for time in times:
         places = np.array([10 * np.sin(4 * np.pi * time), 40 * time**2]) + 0j
-        shake.note(float(time), places, UNITS, np.full(2, time))
+        if shake.note(float(time), places):
+            shake.search(UNITS, np.full(2, time))
         assert shake.frequency == 0
 
 
@@ -63,7 +65,8 @@ def test_a_face_counts_once_it_has_been_followed_for_a_while() -> None:
     shake, found = Shake(), []
     for time in times:
         places = np.array([300 + 0j, 10 * np.sin(4 * np.pi * time)])[: 1 + (time >= 2)]
-        shake.note(float(time), places, UNITS[: len(places)], np.array([time, time - 2])[: len(places)])
+        if shake.note(float(time), places):
+            shake.search(UNITS[: len(places)], np.array([time, time - 2])[: len(places)])
         found.append(shake.frequency)
     assert not any(found[:68]) and found[-1] == pytest.approx(2, rel=0.04)
 

@@ -12,7 +12,7 @@ from gpenvid.bench.motions import MOTIONS, Crowd, crowd, detect, motion
 from gpenvid.bench.tracking import follow
 from gpenvid.errors import OptionsError
 from gpenvid.faces import geometry
-from gpenvid.faces.association import associate
+from gpenvid.faces.association import EXPECTED, associate
 from gpenvid.faces.track import Clock, Tracker
 from gpenvid.options import TrackerOptions
 from gpenvid.types import Face, Track
@@ -213,11 +213,11 @@ def test_of_two_faces_as_near_the_one_seen_just_now_is_the_one_that_is_found() -
     """Reaches grow with the time unseen: 0.5 s and 0.12 s, at a crossing; nothing tells the looks apart."""
     centres, sizes, reach = np.array([500 + 0j, 501.5 + 0j]), np.array([100.0, 100.0]), np.array([0.85, 0.55])
     for order in ([0, 1], [1, 0]):
-        faces, found = associate(
-            centres[order], sizes, reach[order], np.zeros(2), np.array([False, True])[order],
-            np.array([495 + 0j]), sizes[:1], np.array([True]),
-            lambda i, j: np.ones(np.broadcast(i, j).shape), lambda: np.ones((2, 1), bool),
-        )  # fmt: skip
+        expected, seen = np.zeros(2, EXPECTED), np.zeros(1, geometry.SIGHTING)
+        expected["centre"], expected["size"], expected["reach"] = centres[order], sizes, reach[order]
+        expected["fresh"] = np.array([False, True])[order]
+        seen["channels"][:, 0], seen["size"] = 495, 100
+        faces, found, _ = associate(expected, seen, np.ones((2, 1)), np.array([True]), lambda: np.ones((2, 1), bool))
         assert (order[faces[0]], *found) == (1, 0)
 
 

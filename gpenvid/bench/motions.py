@@ -170,7 +170,7 @@ def crowd(count: int, seconds: float = 20.0, misses: float = 0.3, seed: int = 0)
         faces.append(Motion(t, np.concatenate([(x + 1j * y)[:, None], log_b[:, None], shape, box], 1)))
         enters = rng.uniform(1, 5) if i % 2 else 0.0
         leaves = rng.uniform(seconds - 5, seconds - 1) if i % 3 == 2 else seconds
-        hidden = rng.uniform(6, seconds - 7)
+        hidden = rng.uniform(6, max(seconds - 7, 6))
         visible.append((t >= enters) & (t <= leaves) & ~((t > hidden) & (t <= hidden + 1)))
     order = sorted(range(count), key=lambda i: faces[i].channels[0, 1].real)
     boxes = [face.truth()[0] for face in faces]

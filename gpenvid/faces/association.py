@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+
+from gpenvid.faces.compiled import compiled
+from gpenvid.faces.geometry import Sightings
+from gpenvid.faces.memory import Faces
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -14,6 +19,12 @@ Flags = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
 _FAR = 1e6
+
+_BRIEF = 0.12
+"""So many seconds unseen, a face is where its filters say."""
+
+DRIFT = 0.1
+"""How much a face's look may change in a second unseen, beside its usual variation."""
 
 REACH = 0.45
 """How far from its place, in sizes, a face may be that was seen just now."""
@@ -32,63 +43,123 @@ _DOUBTFUL, _LEAPING = 4.0, 2.5
 """A weak detection, and one that takes a leap, must be less strange than this."""
 
 
-def associate(
-    centres: Complex, sizes: Real, reach: Real, handicap: Real, fresh: Flags,
-    found: Complex, found_sizes: Real, confident: Flags,
-    strange: Callable[[Index, Index], Real], alike: Callable[[], Flags],
-) -> tuple[Index, Index]:  # fmt: skip
-    """Pair faces with detections; returns the indices of both, (n,) each.
+EXPECTED = np.dtype(
+    [
+        ("centre", np.complex128),  # where a face should be, in pixels
+        ("size", np.float64),  # of its box when it was seen last, in pixels
+        ("lost", np.float64),  # seconds since then
+        ("reach", np.float64),  # how far from there it is searched, in sizes
+        ("handicap", np.float64),  # against faces that aren't certain
+        ("fresh", np.intp),  # whether it was seen just now
+    ]
+)
+"""What is expected of a face in the next picture."""
 
-    Faces (T,): predicted centres and sizes in pixels, the reach in which each is searched, in sizes, a handicap against
-    faces that aren't certain, and whether it was seen just now. Detections (D,): centres, sizes, and whether each is a
-    confident one. strange says of faces and detections, by indices that are broadcast, how little they look like each
-    other: about 1 if they are the same. Neither it nor a cost is asked for where each has but one in its reach.
+
+@compiled
+def outlook(
+    faces: Any, slots: Index, certain: Flags, mean: Complex, seen: Any, clock: float, bridge: float
+) -> tuple[Any, Real]:
+    """What is expected of the faces in slots (T,), and how little the detections (D,) look like them, (T, D).
+
+    certain: (T,); mean: (slots, C), what their filters say, but one that is lost for longer went straight on; clock:
+    the time, in seconds; bridge: seconds for which one that is unseen is as good as seen. Unlikeness is about 1 if they
+    are the same: the mean over size and shape of the squared difference from a face's usual look, over its usual
+    variance.
+    """
+    expected, odd = np.empty(len(slots), EXPECTED), np.zeros((len(slots), len(seen)))
+    for t in range(len(slots)):
+        face, here = faces[slots[t]], expected[t]
+        lost = clock - face.seen
+        here.centre = face.last[0] + face.course * lost if lost > _BRIEF else mean[slots[t], 0]
+        here.size, here.lost, here.fresh = face.size, lost, lost <= bridge
+        here.reach, here.handicap = REACH + min(0.8 * lost, 1.2), 0.0 if certain[t] else 0.3
+        free = 0.01**2 + (DRIFT * lost) ** 2
+        for d in range(len(seen)):
+            for i in range(7):
+                off = seen[d].looks[i] - face.look[i]
+                odd[t, d] += min(off * off / (face.varies[i] + free), 16.0) / 7
+    return expected, odd
+
+
+def associate(
+    expected: Faces, seen: Sightings, odd: Real, confident: Flags, alike: Callable[[], Flags]
+) -> tuple[Index, Index, Real]:
+    """Pair faces with detections; returns the indices of both, and how far off they are, in sizes, (n,) each.
+
+    expected: (T,) of dtype EXPECTED; seen: (D,); odd: (T, D), how little they look like each other: about 1 if they are
+    the same; confident: (D,), which of the detections are.
 
     The two stages are ByteTrack's (Zhang et al. 2022): what the confident detections leave over may be found by weak
     ones. A third one lets a face jump, by a knock against the camera, an edit within the shot or a turn while hidden,
     if it stays `alike` (T, D), which is asked for only then.
     """
-    near = np.abs(centres[:, None] - found) / np.sqrt(sizes[:, None] * found_sizes)
-    growth = np.abs(np.log(sizes[:, None] / found_sizes))
-    limit = np.where(fresh, reach, 0.7)
-    gate = (near < limit[:, None]) & (growth < np.where(fresh, 0.5, 0.3)[:, None])
-    i, j = np.nonzero(gate)
-    if len(i) == min(gate.shape) == len(set(i.tolist())) == len(set(j.tolist())):
-        rest = 1 - near[i, j] / limit[i]
-        if rest.min() > _UNLIKE and confident[j].all():
-            return i, j
-        odd = strange(i, j)
-        sure = np.minimum(odd / _STRANGER, _UNLIKE) < rest
-        if (sure & (confident[j] | fresh[i] & (odd < _DOUBTFUL))).all():
-            return i, j
-    odd = strange(np.arange(len(centres))[:, None], np.arange(len(found)))
-    cost = near * np.where(fresh, 1, REACH / reach)[:, None] + 0.7 * growth
-    cost += (handicap + _VAGUE * np.log(reach / REACH))[:, None]
-    cost += np.minimum(0.1 * np.maximum(odd - 2, 0), 1)
-    gated = np.where(gate & (near / limit[:, None] + np.minimum(odd / _STRANGER, _UNLIKE) < 1), cost, _FAR)
-    everyone = np.ones(len(centres), bool)
-    pairs = _assign(gated, everyone, confident)
-    if len(pairs) < min(gate.shape):
-        known = np.where(odd < _DOUBTFUL, gated, _FAR)
-        pairs += _assign(known, _without(fresh, [i for i, _ in pairs]), ~confident)
-        far = np.where(fresh, 2, 1.4 + reach)[:, None]
-        leaps = np.where((near < far) & (odd < _LEAPING) & alike(), cost, _FAR)
+    (near, cost, gated), i, j, clear = _weigh(expected, seen, odd, confident)
+    if clear and len(i) == min(near.shape):
+        return i, j, near[i, j]
+    if clear:
+        pairs = list(zip(i.tolist(), j.tolist(), strict=True))
+    else:
+        pairs = _assign(gated, np.ones(len(expected), bool), confident)
+        if len(pairs) < min(near.shape) and not confident.all():
+            known = np.where(odd < _DOUBTFUL, gated, _FAR)
+            pairs += _assign(known, _without(expected["fresh"] > 0, [i for i, _ in pairs]), ~confident)
+    if len(pairs) < min(near.shape):
+        fresh = expected["fresh"] > 0
         calm = any(fresh[i] and near[i, j] < _CALM for i, j in pairs)
-        left = _without(~fresh if calm else everyone, [i for i, _ in pairs])
-        pairs += _assign(leaps, left, _without(confident, [j for _, j in pairs]))
-    i, j = np.array(pairs, np.intp).reshape(-1, 2).T
-    return i, j
+        faces = _without(~fresh if calm else np.ones(len(expected), bool), [i for i, _ in pairs])
+        free = _without(confident, [j for _, j in pairs])
+        if faces.any() and free.any():
+            far = np.where(fresh, 2, 1.4 + expected["reach"])[:, None]
+            pairs += _assign(np.where((near < far) & (odd < _LEAPING) & alike(), cost, _FAR), faces, free)
+    i, j = np.array(pairs, np.intp).reshape(-1, 2).T.copy()
+    return i, j, near[i, j]
+
+
+@compiled
+def _weigh(expected: Any, seen: Any, odd: Real, confident: Flags) -> tuple[Real, Index, Index, bool]:
+    """How near faces and detections are, in sizes, what each pair costs, and that where it may be one; (3, T, D).
+
+    Then the pairs, by the indices of both, and whether they are beyond doubt: no other one may be.
+    """
+    T, D = odd.shape
+    weighed = np.empty((3, T, D))
+    near, cost, gated = weighed[0], weighed[1], weighed[2]
+    i, j, count, clear = np.empty(min(T, D), np.intp), np.empty(min(T, D), np.intp), 0, True
+    taken = np.zeros(D, np.bool_)
+    for t in range(T):
+        face = expected[t]
+        limit, most = (face.reach, 0.5) if face.fresh else (0.7, 0.3)
+        vague = face.handicap + _VAGUE * np.log(face.reach / REACH)
+        alone = True
+        for d in range(D):
+            near[t, d] = abs(face.centre - seen[d].channels[0]) / np.sqrt(face.size * seen[d].size)
+            growth = abs(np.log(face.size / seen[d].size))
+            cost[t, d] = near[t, d] * (1.0 if face.fresh else REACH / face.reach) + 0.7 * growth + vague
+            cost[t, d] += min(0.1 * max(odd[t, d] - 2, 0.0), 1.0)
+            gated[t, d] = _FAR
+            if near[t, d] >= limit or growth >= most:
+                continue
+            if near[t, d] / limit + min(odd[t, d] / _STRANGER, _UNLIKE) < 1:
+                gated[t, d] = cost[t, d]
+                clear &= confident[d] or (face.fresh and odd[t, d] < _DOUBTFUL)
+            else:
+                clear = False
+            clear &= alone and not taken[d]
+            if clear:
+                i[count], j[count], count = t, d, count + 1
+            alone, taken[d] = False, True
+    return weighed, i[:count], j[:count], clear
 
 
 def _assign(cost: Real, rows: Flags, columns: Flags) -> list[tuple[int, int]]:
     """Return the cheapest pairing among the given rows and columns; pairs that are too far apart are refused."""
-    r, c = np.flatnonzero(rows), np.flatnonzero(columns)
-    if not len(r) or not len(c):
+    if not (rows.any() and columns.any()):
         return []
-    part = cost if len(r) == len(rows) and len(c) == len(columns) else cost[np.ix_(r, c)]
-    i, j = linear_sum_assignment(part)
-    keep = part[i, j] < _FAR
-    return list(zip(r[i[keep]].tolist(), c[j[keep]].tolist(), strict=True))
+    cost = np.where(rows[:, None] & columns, cost, _FAR)
+    i, j = linear_sum_assignment(cost)
+    near = cost[i, j] < _FAR
+    return list(zip(i[near].tolist(), j[near].tolist(), strict=True))
 
 
 def _without(flags: Flags, indices: list[int]) -> Flags:

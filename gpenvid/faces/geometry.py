@@ -12,21 +12,21 @@ Noise of equal size on all landmarks becomes equal, independent noise on the cha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.faces.compiled import compiled, median_of_few
 from gpenvid.types import Face
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
+Index = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 Floats = TypeVar("Floats", NDArray[np.float32], NDArray[np.float64])
 
 CHANNELS = 7
-
-_LOOKS = np.array([2, 4, 5, 6, 7, 8, 9])  # of the real and imaginary parts: log size, shape
 
 _TEMPLATE = np.array(
     [192.98 + 239.95j, 318.90 + 240.19j, 256.63 + 314.02j, 201.26 + 371.41j, 313.09 + 371.15j]
@@ -49,67 +49,86 @@ BASIS = _basis()
 _ANALYSIS = np.ascontiguousarray(BASIS.conj().T) / np.array([5**0.5, 1, 1, 1, 1])
 
 
+@compiled
+def _encode(box: Real, landmarks: Complex, z: Complex) -> None:
+    for i in range(5):
+        z[i] = 0
+        for j in range(5):
+            z[i] += _ANALYSIS[j, i] * landmarks[j]
+    b = z[1] if abs(z[1]) >= 1e-3 else 1e-3 + 0j
+    z[1] = np.log(b)
+    z[5] = 0.5 * complex(box[0] + box[2], box[1] + box[3]) - z[0]
+    for i in range(2, 6):
+        z[i] /= b
+    width, height = max(box[2] - box[0], 1e-3), max(box[3] - box[1], 1e-3)
+    z[6] = complex(np.log(width) - z[1].real, np.log(height) - z[1].real)
+
+
+@compiled
 def encode(boxes: Real, landmarks: Complex) -> Complex:
-    """Return the channels (N, 7) of boxes (N, 4), whose rows are contiguous, and landmarks (N, 5)."""
-    corners = boxes.view(np.complex128)
-    out = np.empty((len(boxes), CHANNELS), np.complex128)
-    np.matmul(landmarks, _ANALYSIS, out=out[:, :5])
-    b = out[:, 1:2].copy()
-    b[np.abs(b) < 1e-3] = 1e-3
-    out[:, 1:2] = np.log(b)
-    sides = corners[:, 1] - corners[:, 0]
-    out[:, 5] = corners[:, 0] + 0.5 * sides - out[:, 0]
-    out[:, 2:6] /= b
-    out[:, 6:].view(np.float64)[:] = np.log(np.maximum(sides[:, None].view(np.float64), 1e-3)) - out[:, 1:2].real
-    return out
+    """Return the channels (N, 7) of boxes (N, 4) and landmarks (N, 5)."""
+    channels = np.empty((len(boxes), CHANNELS), np.complex128)
+    for n in range(len(boxes)):
+        _encode(boxes[n], landmarks[n], channels[n])
+    return channels
 
 
+@compiled
 def decode(channels: Complex) -> tuple[Real, Complex]:
-    """Return boxes (..., 4) and landmarks (..., 5) of channels (..., 7)."""
-    c, b = channels[..., 0, None], np.exp(channels[..., 1, None])
-    landmarks = c + b * (BASIS[1] + channels[..., 2:5] @ BASIS[2:])
-    half = np.exp(channels[..., 6:7].real) + 1j * np.exp(channels[..., 6:7].imag)
-    half *= np.abs(b) / 2
-    middle = c + b * channels[..., 5:6]
-    low, high = middle - half, middle + half
-    return np.concatenate([low.real, low.imag, high.real, high.imag], -1), landmarks
+    """Return boxes (N, 4) and landmarks (N, 5) of channels (N, 7)."""
+    boxes, landmarks = np.empty((len(channels), 4)), np.empty((len(channels), 5), np.complex128)
+    for n in range(len(channels)):
+        z = channels[n]
+        b, unit = np.exp(z[1]), np.exp(z[1].real)
+        for j in range(5):
+            landmarks[n, j] = z[0] + b * (BASIS[1, j] + z[2] * BASIS[2, j] + z[3] * BASIS[3, j] + z[4] * BASIS[4, j])
+        middle = z[0] + b * z[5]
+        x, y = 0.5 * unit * np.exp(z[6].real), 0.5 * unit * np.exp(z[6].imag)
+        boxes[n, 0], boxes[n, 1] = middle.real - x, middle.imag - y
+        boxes[n, 2], boxes[n, 3] = middle.real + x, middle.imag + y
+    return boxes, landmarks
 
 
-def box_size(channels: Complex) -> Real:
-    """The geometric mean of a box's sides in pixels, (...), of channels (..., 7)."""
-    log_sides = channels[..., 6]
-    size: Real = np.exp(channels[..., 1].real + 0.5 * (log_sides.real + log_sides.imag))
-    return size
+SIGHTING = np.dtype(
+    [
+        ("score", np.float64),
+        ("box", np.float64, 4),
+        ("landmarks", np.complex128, 5),
+        ("channels", np.complex128, CHANNELS),
+        ("looks", np.float64, 7),  # what tells faces apart: log size and shape
+        ("size", np.float64),  # of the box: the geometric mean of its sides, in pixels
+    ]
+)
+"""A detection."""
+
+Sightings = NDArray[np.void]
+"""(N,) of dtype SIGHTING: the detections of one picture."""
 
 
-def looks(channels: Complex) -> Real:
-    """What tells faces apart in channels (..., C): log size and shape, (..., 7) real."""
-    return channels.view(np.float64).take(_LOOKS, -1)
+def sight(faces: Sequence[Face]) -> Sightings:
+    """Gather the detections of a picture, of which there may be none."""
+    seen: Sightings = np.empty(len(faces), SIGHTING)
+    if len(faces):
+        parts = [part for face in faces for part in (face.box, face.landmarks.ravel())]
+        seen["score"] = [face.score for face in faces]
+        _describe(seen, np.concatenate(parts, dtype=np.float64).reshape(-1, 14))
+    return seen
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """The detections of one picture as arrays."""
-
-    boxes: Real  # (N, 4)
-    landmarks: Complex  # (N, 5)
-    scores: Real  # (N,)
-    channels: Complex  # (N, 7)
-    looks: Real  # (N, 7)
-    sizes: Real  # (N,), of the boxes: the geometric means of their sides, in pixels
-
-    @classmethod
-    def of(cls, faces: Sequence[Face]) -> Sighting:
-        """Gather detections, of which there may be none."""
-        rows = [part.ravel() for face in faces for part in (face.box, face.landmarks)]
-        values = np.concatenate(rows, dtype=np.float64).reshape(-1, 14) if rows else np.zeros((0, 14))
-        boxes, landmarks = values[:, :4], values[:, 4:].view(np.complex128)
-        scores = np.array([face.score for face in faces], np.float64)
-        channels = encode(boxes, landmarks)
-        return cls(boxes, landmarks, scores, channels, looks(channels), box_size(channels))
-
-    def __len__(self) -> int:
-        return len(self.scores)
+@compiled
+def _describe(seen: Any, rows: Real) -> None:
+    """Fill in detections, scores apart, from rows (N, 14) of a box and five landmarks, x and y."""
+    for n in range(len(rows)):
+        one, row, z = seen[n], rows[n], seen[n].channels
+        for i in range(4):
+            one.box[i] = row[i]
+        for i in range(5):
+            one.landmarks[i] = complex(row[4 + 2 * i], row[5 + 2 * i])
+        _encode(one.box, one.landmarks, z)
+        one.looks[0] = z[1].real
+        for i in range(3):
+            one.looks[1 + 2 * i], one.looks[2 + 2 * i] = z[2 + i].real, z[2 + i].imag
+        one.size = np.exp(z[1].real + 0.5 * (z[6].real + z[6].imag))
 
 
 def median(x: Floats) -> Floats:
@@ -119,22 +138,35 @@ def median(x: Floats) -> Floats:
     return middle
 
 
+@compiled
 def robust(predicted: Complex, measured: Complex, sigma: float) -> tuple[Complex, float]:
     """Replace the gross outliers among measured landmarks (5,) by what the predicted face, moved, would show.
 
     The face is moved by the similarity that most of its landmarks agree on (iteratively reweighted least squares,
     Geman-McClure weights, from the median displacement). Returns the landmarks and the share of them that was believed.
     """
-    shift = measured - predicted
-    fit = predicted + np.median(shift.real) + 1j * np.median(shift.imag)
-    weight = np.ones(5)
+    points, fit, weight, believed = np.empty(5, np.complex128), np.empty(5, np.complex128), np.empty(5), 0
+    away = complex(median_of_few(measured.real - predicted.real), median_of_few(measured.imag - predicted.imag))
+    for i in range(5):
+        fit[i] = predicted[i] + away
     for scale in (6.0, 4.0, 3.0, 3.0):
-        weight = 1 / (1 + (np.abs(measured - fit) / (scale * sigma)) ** 2) ** 2
-        total = weight.sum()
+        total, p, m, turned, length = 0.0, 0j, 0j, 0j, 0.0
+        for i in range(5):
+            weight[i] = 1 / (1 + (abs(measured[i] - fit[i]) / (scale * sigma)) ** 2) ** 2
+            total += weight[i]
         if total < 1e-6:
             break
-        p, m = (weight * predicted).sum() / total, (weight * measured).sum() / total
-        turn = (weight * (predicted - p).conj() * (measured - m)).sum() / (weight * np.abs(predicted - p) ** 2).sum()
-        fit = m + turn * (predicted - p)
-    believed = np.abs(measured - fit) < 5 * sigma
-    return np.where(believed, measured, fit), float(believed.mean())
+        for i in range(5):
+            p += weight[i] / total * predicted[i]
+            m += weight[i] / total * measured[i]
+        for i in range(5):
+            arm = predicted[i] - p
+            turned += weight[i] * arm.conjugate() * (measured[i] - m)
+            length += weight[i] * (arm.real**2 + arm.imag**2)
+        for i in range(5):
+            fit[i] = m + turned / length * (predicted[i] - p)
+    for i in range(5):
+        sure = abs(measured[i] - fit[i]) < 5 * sigma
+        believed += sure
+        points[i] = measured[i] if sure else fit[i]
+    return points, believed / 5

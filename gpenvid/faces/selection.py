@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.faces.compiled import compiled
 from gpenvid.options import TrackerOptions
 
 Real = NDArray[np.floating]
@@ -26,13 +27,34 @@ def turn(landmarks: Real) -> Real:
 
     A nose lies about half the eyes' distance before the plane of eyes and mouth: what it shows of that is the tangent.
     """
-    z = np.ascontiguousarray(landmarks, np.float64).view(np.complex128)[..., 0]
-    left, right, nose = z[..., 0], z[..., 1], z[..., 2]
-    eyes, mouth = left + right, z[..., 3] + z[..., 4]
-    back = 1j * (mouth - eyes).conj()  # turns what points across the face into the real axis
-    aside, apart = ((4 * nose - eyes - mouth) * back).real, ((right - left) * back).real
-    angle: Real = np.degrees(np.arctan2(0.5 * np.abs(aside), apart))
-    return angle
+    return _turns(_complex(landmarks)).reshape(landmarks.shape[:-2])
+
+
+def _complex(landmarks: Real) -> NDArray[np.complex128]:
+    return np.ascontiguousarray(landmarks, np.float64).view(np.complex128).reshape(-1, 5)
+
+
+@compiled
+def _turns(faces: NDArray[np.complex128]) -> NDArray[np.float64]:
+    angles = np.empty(len(faces))
+    for n in range(len(faces)):
+        left, right, nose = faces[n, 0], faces[n, 1], faces[n, 2]
+        eyes, mouth = left + right, faces[n, 3] + faces[n, 4]
+        back = 1j * (mouth - eyes).conjugate()  # turns what points across the face into the real axis
+        aside, apart = ((4 * nose - eyes - mouth) * back).real, ((right - left) * back).real
+        angles[n] = np.degrees(np.arctan2(0.5 * abs(aside), apart))
+    return angles
+
+
+@compiled
+def _weights(angles: NDArray[np.float64], boxes: Real, max_turn: float, max_face: float) -> NDArray[np.float64]:
+    weights = np.empty(len(angles))
+    for n in range(len(angles)):
+        weights[n] = min(max((max_turn - angles[n]) / _SLOPE, 0.0), 1.0)
+        if max_face:
+            size = max(boxes[n, 2] - boxes[n, 0], boxes[n, 3] - boxes[n, 1], 1e-3)
+            weights[n] = min(weights[n], max((max_face / size - 1) / _RAMP, 0.0))
+    return weights
 
 
 class Selection:
@@ -46,12 +68,9 @@ class Selection:
 
     def gates(self, boxes: Real, landmarks: Real) -> Real:
         """Return weights (...), 0 to 1, of boxes (..., 4) and landmarks (..., 5, 2) by size and turn."""
-        options = self._options
-        weight: Real = np.clip((options.max_turn - turn(landmarks)) / _SLOPE, 0, 1)
-        size = np.maximum((boxes[..., 2:] - boxes[..., :2]).max(-1), 1e-3)
-        if options.max_face:
-            weight = np.minimum(weight, np.clip((options.max_face / size - 1) / _RAMP, 0, 1))
-        return weight
+        angles, most = _turns(_complex(landmarks)), self._options
+        weights = _weights(angles, boxes.reshape(-1, 4), float(most.max_turn), float(most.max_face))
+        return weights.reshape(boxes.shape[:-1])
 
     def chosen(self, ids: Sequence[int], boxes: Real, picture: tuple[int, int] | None) -> list[bool]:
         """Return which of the faces of one picture are chosen: ids (N,), boxes (N, 4), the picture's width and height.

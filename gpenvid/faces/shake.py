@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpenvid.faces.compiled import compiled
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -40,35 +41,45 @@ class Shake:
         """Know of no shake."""
         self.frequency = 0.0
         """In Hz; 0 if nothing shakes."""
-        self._record: deque[tuple[float, Complex]] = deque()
+        self._times, self._places = np.zeros(64), np.zeros((64, 0), np.complex128)
+        self._count = 0  # of them that are taken
         self._due = 0.0
 
-    def note(self, clock: float, centres: Complex, units: Real, ages: Real) -> None:
-        """Take in where faces are at a time in seconds, once a picture.
+    def note(self, clock: float, centres: Complex) -> bool:
+        """Take in where faces are at a time in seconds, once a picture; return whether it is time to `search` again.
 
-        centres (n,) and units |b| (n,) in pixels; ages (n,): seconds for which each was followed. From one call to the
-        next n may only grow.
+        centres: (n,) in pixels; from one call to the next n may only grow.
         """
-        record = self._record
-        record.append((clock, centres))
-        while clock - record[0][0] > SPAN:
-            record.popleft()
-        if clock < self._due:
-            return
+        if self._count == len(self._times) or len(centres) > self._places.shape[1]:
+            self._make_room(clock - SPAN, len(centres))
+        self._times[self._count], self._places[self._count] = clock, centres
+        self._count += 1
+        return clock >= self._due
+
+    def search(self, units: Real, ages: Real) -> None:
+        """Find out the frequency; units |b| (n,) in pixels, ages (n,): seconds for which each face was followed."""
+        clock = float(self._times[self._count - 1])
         self.frequency, before = 0.0, self.frequency
         old = np.flatnonzero(ages >= _SHORTEST)
         span = float(ages[old].min(initial=SPAN if len(old) else _SHORTEST))
         since, self._due = clock - span + 1e-6, clock + _AGAIN * span
-        seen = [(time, places) for time, places in record if time > since]
-        if not len(old) or len(seen) < _ENOUGH:
+        first = int(self._times[: self._count].searchsorted(since, "right"))
+        if not len(old) or self._count - first < _ENOUGH:
             return
-        times, places = zip(*seen, strict=True)
-        if len(places[0]) == len(places[-1]):
-            z = np.concatenate(places).reshape(len(seen), -1).take(old, 1)
-        else:
-            z = np.stack([each[old] for each in places])
-        frequency, share = _strongest(np.array(times), z, _LEAST * units[old])
+        times, z = self._times[first : self._count], self._places[first : self._count].take(old, 1)
+        frequency, share = _strongest(times, z, _LEAST * units[old])
         self.frequency = frequency if share > (_STOP if before else _START) else 0.0
+
+    def _make_room(self, since: float, faces: int) -> None:
+        """Forget what was before a time, and take down more pictures, of so many faces."""
+        first = int(self._times[: self._count].searchsorted(since))
+        times, places = self._times[first : self._count], self._places[first : self._count]
+        self._count = len(times)
+        self._times, self._places = (
+            np.zeros(2 * self._count + 64),
+            np.zeros((2 * self._count + 64, faces), np.complex128),
+        )
+        self._times[: self._count], self._places[: self._count, : places.shape[1]] = times, places
 
 
 def _strongest(t: Real, z: Complex, least: Real) -> tuple[float, float]:
@@ -78,21 +89,40 @@ def _strongest(t: Real, z: Complex, least: Real) -> tuple[float, float]:
     0 if there are none.
     """
     tried, waves = _waves(np.rint((t - t[-1]) * 1e6).astype(np.int64).tobytes())
-    parts = waves @ (z - z[0]).view(np.float64)
-    parts *= parts
-    centred = z - np.add.reduce(z) / len(z)
-    energy = np.add.reduce(centred.view(np.float64) ** 2).reshape(-1, 2).sum(1) - parts[0].reshape(-1, 2).sum(1)
-    moving = energy > len(t) * least**2
-    if not len(tried) or not moving.any():
+    z = z - z[0]
+    share = _shares(waves @ z.view(np.float64), z, least)
+    if not len(share):
         return 0.0, 0.0
-    explained = np.add.reduce(parts[1:].reshape(len(tried), 2, -1, 2), (1, 3))
-    share = (explained[:, moving] / energy[moving]).mean(1)
     best = int(share.argmax())
     place = np.log(tried[best])
     if 0 < best < len(share) - 1:  # between those tried, by the parabola through the three
         left, top, right = share[best - 1 : best + 2]
         place += 0.5 * (left - right) / (left - 2 * top + right) * np.log(tried[1] / tried[0])
     return float(np.exp(round(place / _STEP) * _STEP)), float(share[best])
+
+
+@compiled
+def _shares(parts: Real, z: Complex, least: Real) -> Real:
+    """The share (F,) of each frequency in the motion of z (N, n) that isn't uniform; none if nothing moves.
+
+    parts: (1 + 2 F, 2 n), what the waves, see `_waves`, find in the real and imaginary parts of z.
+    """
+    N, F, moving = len(z), len(parts) // 2, 0
+    share = np.zeros(F)
+    for n in range(z.shape[1]):
+        mean, energy = 0j, 0.0
+        for t in range(N):
+            mean += z[t, n] / N
+        for t in range(N):
+            energy += (z[t, n].real - mean.real) ** 2 + (z[t, n].imag - mean.imag) ** 2
+        energy -= parts[0, 2 * n] ** 2 + parts[0, 2 * n + 1] ** 2
+        if energy <= N * least[n] ** 2:
+            continue
+        moving += 1
+        for f in range(F):
+            for row in range(1 + 2 * f, 3 + 2 * f):
+                share[f] += (parts[row, 2 * n] ** 2 + parts[row, 2 * n + 1] ** 2) / energy
+    return share / moving if moving else share[:0]
 
 
 @lru_cache(maxsize=64)

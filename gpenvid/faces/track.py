@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpenvid.faces.association import REACH, associate, duplicates
-from gpenvid.faces.geometry import Sighting
+from gpenvid.faces.association import associate, duplicates
+from gpenvid.faces.compiled import warn_of_compiling
+from gpenvid.faces.geometry import Index, Sightings, sight
 from gpenvid.faces.life import ASIDE, PAUSE, REVIEWS, Life, displaced, kin
 from gpenvid.faces.pose import Poses
+from gpenvid.faces.recursion import look_back
 from gpenvid.faces.scene import LONGEST_GAP
-from gpenvid.faces.selection import Selection
+from gpenvid.faces.selection import Real, Selection
 from gpenvid.options import TrackerOptions
 from gpenvid.types import Face, Track
 
@@ -23,6 +25,9 @@ Final = list[tuple[Time, list[Track]]]
 
 _CONTEXT = 8
 """So many steps are kept beyond what is pending, for a jump to be taken back."""
+
+
+_NONE: Index = np.zeros(0, np.intp)
 
 
 class _Picture(NamedTuple):
@@ -64,6 +69,7 @@ class Tracker:
 
     def __init__(self, options: TrackerOptions | None = None) -> None:
         """Make a tracker that has seen nothing."""
+        warn_of_compiling(look_back)
         self.options = options or TrackerOptions()
         self._clock = Clock()
         self._selection = Selection(self.options)
@@ -97,12 +103,11 @@ class Tracker:
         if not (self._lives or self._gone or any(face.score >= self.options.confident for face in faces or ())):
             return done + self._pass_by(faces is not None)
         self._poses.predict(dt)
-        seen = Sighting.of(faces or [])
-        pairs = self._associate(seen)
-        slots = np.array([life.slot for life, _ in pairs], np.intp)
-        self._poses.take(slots, seen, np.array([d for _, d in pairs], np.intp))
+        seen = sight(faces or [])
+        lives, slots, which = self._associate(seen)
+        self._poses.take(slots, seen, which)
         if faces is not None:
-            self._account(pairs, seen, faces)
+            self._account(list(zip(lives, which.tolist(), strict=True)), seen, faces)
         return done + self._emit()
 
     def cut(self) -> Final:
@@ -139,34 +144,30 @@ class Tracker:
         """The longest time without a detection that is bridged as if nothing had happened."""
         return max(0.25, 2.2 * self._interval)
 
-    def _associate(self, seen: Sighting) -> list[tuple[Life, int]]:
-        lives, poses, now = self._lives, self._poses, self._clock.now
+    def _associate(self, seen: Sightings) -> tuple[list[Life], Index, Index]:
+        """Return whose faces were seen, (n,), their slots and which detections they are."""
+        lives, poses = self._lives, self._poses
         if not lives or not len(seen):
-            return []
-        slots = np.array([life.slot for life in lives])
-        lost = np.array([now - life.times[-1] for life in lives])
-        sizes, centres, found = poses.sizes[slots], poses.centres[slots], seen.channels[:, 0]
-        faces, which = associate(
-            centres, sizes, REACH + np.minimum(0.8 * lost, 1.2),
-            np.array([0.0 if life.confirmed else 0.3 for life in lives]), lost <= self._bridge,
-            found, seen.sizes, seen.scores >= self.options.confident,
-            lambda i, d: poses.strangeness(slots[i], seen.looks[d]), lambda: poses.alike(slots, seen),
-        )  # fmt: skip
-        aside = np.abs(centres[faces] - found[which]) > ASIDE * sizes[faces]
-        for i in faces[aside | (lost[faces] > max(PAUSE, 1.5 * self._interval))]:
-            lives[i].doubts.append(len(lives[i].times))
-        return [(lives[i], d) for i, d in zip(faces.tolist(), which.tolist(), strict=True)]
+            return [], _NONE, _NONE
+        slots, certain = np.array([life.slot for life in lives]), np.array([life.confirmed for life in lives])
+        expected, odd = poses.outlook(slots, certain, seen, self._bridge)
+        faces, which, off = associate(
+            expected, seen, odd, seen["score"] >= self.options.confident, lambda: poses.alike(slots, seen)
+        )
+        met, pause = [lives[i] for i in faces.tolist()], max(PAUSE, 1.5 * self._interval)
+        for life, aside, lost in zip(met, off.tolist(), expected["lost"][faces].tolist(), strict=True):
+            if aside > ASIDE or lost > pause:
+                life.doubts.append(len(life.times))
+        return met, slots[faces], which
 
-    def _account(self, pairs: list[tuple[Life, int]], seen: Sighting, faces: list[Face]) -> None:
+    def _account(self, pairs: list[tuple[Life, int]], seen: Sightings, faces: list[Face]) -> None:
         """Book a run of the detector: who was seen, who is gone, who is new."""
         now, first = self._clock.now, self._ran is None
         self._note_run()
         for life in self._lives:
             life.runs += 1
         for life, d in pairs:
-            life.times.append(now)
-            life.faces.append(faces[d])
-            life.channels.append(seen.channels[d])
+            life.note(now, faces[d], seen[d])
             if not life.confirmed:
                 life.confirmed = now - life.times[0] >= self.options.confirm and 2 * len(life.times) >= life.runs
         if len(pairs) < len(self._lives):
@@ -203,9 +204,9 @@ class Tracker:
     def _split(self, life: Life, turn: int) -> Life:
         """From detection number `turn` on a life is somebody else's, who gets a number of his own; return the first."""
         since = life.times[turn]
-        before, after = life.seen(max(turn - 16, 0), turn), life.seen(turn, len(life.times))
+        before, after = life.past(max(turn - 16, 0), turn), life.past(turn, len(life.times))
         earlier = Life(
-            life.id, 0, True, life.shown, life.times[:turn], life.faces[:turn], life.channels[:turn], life.runs
+            life.id, 0, True, life.shown, life.times[:turn], life.faces[:turn], life.seen[:turn].copy(), life.runs
         )
         earlier.fresh = False
         earlier.slot = self._poses.split(life.slot, self._clock.now - since, before, after)
@@ -225,16 +226,16 @@ class Tracker:
             self._poses.patience = max(0.17, 3.2 * self._interval)
         self._ran = self._clock.now
 
-    def _give_birth(self, taken: list[int], seen: Sighting, faces: list[Face], first: bool) -> None:
-        new = [d for d in range(len(seen)) if d not in taken and seen.scores[d] >= self.options.confident]
+    def _give_birth(self, taken: list[int], seen: Sightings, faces: list[Face], first: bool) -> None:
+        new = [d for d in range(len(seen)) if d not in taken and seen["score"][d] >= self.options.confident]
         if new and taken:
-            twice = duplicates(seen.boxes[new], seen.boxes[taken])
+            twice = duplicates(seen["box"][new], seen["box"][taken])
             new = [d for d, again in zip(new, twice, strict=True) if not again]
         for d in new:
             slot = self._poses.start(seen, d)
             shown = 1.0 if first else 0.0
             self._lives.append(
-                Life(self._next_id, slot, first, shown, [self._clock.now], [faces[d]], [seen.channels[d]])
+                Life(self._next_id, slot, first, shown, [self._clock.now], [faces[d]], seen[d : d + 1].copy())
             )
             self._next_id += 1
 
@@ -248,37 +249,58 @@ class Tracker:
     def _hand_out(self, count: int) -> Final:
         if not count:
             return []
-        out: Final = []
-        steps = self._poses.bank.steps
-        boxes, landmarks = self._poses.smooth(len(steps) - len(self._pending), count)
-        now, bridge, fade = self._clock.now, self._bridge, self.options.fade
-        lives = sorted(self._lives + self._gone, key=lambda life: life.id)
-        gates = self._selection.gates(boxes, landmarks).tolist()
-        ends = {life.slot: -1 for life in lives}
-        for k in range(count):
-            time, clock = self._pending.popleft()
-            step = (clock - self._shown) / fade if fade and self._shown is not None else 1.0
-            tracks = []
-            here = [(life, bisect_right(life.times, clock) - 1) for life in lives if life.confirmed]
-            here = [(life, i) for life, i in here if i >= 0 and clock < life.until]
-            chosen = [True] * len(here)
-            if self.options.faces != "all":
-                there = boxes[k, [life.slot for life, _ in here]]
-                chosen = self._selection.chosen([life.id for life, _ in here], there, self._size)
-            for (life, i), choice in zip(here, chosen, strict=True):
-                if i > ends[life.slot]:
-                    ends[life.slot] = life.end(i, bridge)
-                wanted = life.wanted(ends[life.slot], clock, now, bridge, fade)
-                wanted = min(wanted, gates[k][life.slot]) if choice else 0.0
-                life.shown = max(min(wanted, 1.0, life.shown + step), 0.0, life.shown - step)
-                if life.shown > 0:
-                    raw, here_now = life.faces[i], life.times[i] == clock
-                    face = Face(boxes[k, life.slot], landmarks[k, life.slot], raw.score)
-                    tracks.append(Track(life.id, face, life.shown, here_now, raw if here_now else None))
-            self._shown = clock
-            out.append((time, tracks))
+        boxes, landmarks = self._poses.smooth(len(self._poses.bank.steps) - len(self._pending), count)
+        pictures = [self._pending.popleft() for _ in range(count)]
+        out: Final = [(picture.time, []) for picture in pictures]
+        clocks = [picture.clock for picture in pictures]
+        lives = [life for life in self._lives + self._gone if life.confirmed]
+        present = [(life, life.last_seen(clocks)) for life in sorted(lives, key=lambda life: life.id)]
+        gates = self._selection.gates(boxes, landmarks)
+        if self.options.faces != "all":
+            self._choose(present, boxes, gates)
+        open_to = gates.T.tolist()
+        for life, last in present:
+            self._show(life, last, clocks, boxes, landmarks, open_to[life.slot], out)
+        self._shown = clocks[-1]
         self._forget()
         return out
+
+    def _choose(self, present: list[tuple[Life, list[int]]], boxes: Real, gates: Real) -> None:
+        """Close the gates (count, slots) to whom the options don't choose."""
+        for k, closed in enumerate(gates):
+            here = [life for life, last in present if last[k] >= 0]
+            slots = [life.slot for life in here]
+            chosen = self._selection.chosen([life.id for life in here], boxes[k, slots], self._size)
+            closed[[slot for slot, choice in zip(slots, chosen, strict=True) if not choice]] = 0
+
+    def _show(
+        self,
+        life: Life,
+        last: list[int],
+        clocks: list[float],
+        boxes: Real,
+        landmarks: Real,
+        gates: list[float],
+        out: Final,
+    ) -> None:
+        """Add a face's tracks to the pictures of those times, as far as it is to be shown."""
+        slot, now, bridge, fade = life.slot, self._clock.now, self._bridge, self.options.fade
+        before, end, stays, shown = self._shown, -1, False, life.shown
+        for k, (i, clock) in enumerate(zip(last, clocks, strict=True)):
+            step = (clock - before) / fade if fade and before is not None else 1.0
+            before = clock
+            if i < 0:
+                continue
+            if i > end:
+                end = life.end(i, bridge)
+                stays = life.stays(end, now, bridge)
+            wanted = min(1.0 if stays else life.fading(end, clock, fade), gates[k])
+            shown = max(min(wanted, shown + step), 0.0, shown - step)
+            if shown > 0:
+                raw, detected = life.faces[i], life.times[i] == clock
+                face = Face(boxes[k, slot], landmarks[k, slot], raw.score)
+                out[k][1].append(Track(life.id, face, shown, detected, raw if detected else None))
+        life.shown = shown
 
     def _forget(self) -> None:
         """Let go of what no picture still pending needs."""

@@ -1,0 +1,70 @@
+"""The tracker's inner loops are machine code: made once, whatever is followed, wherever it can be kept."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpenvid.faces
+from gpenvid.bench.motions import crowd
+from gpenvid.faces.compiled import compiled, median_of_few, warn_of_compiling
+from gpenvid.faces.track import Tracker
+from gpenvid.options import TrackerOptions
+
+
+def _compiled() -> dict[str, Any]:
+    """All compiled functions, by module and name."""
+    modules = [import_module(f"gpenvid.faces.{found.name}") for found in pkgutil.iter_modules(gpenvid.faces.__path__)]
+    return {
+        f"{module.__name__}.{name}": value
+        for module in modules
+        for name, value in vars(module).items()
+        if hasattr(value, "py_func") and value.py_func.__module__ == module.__name__
+    }
+
+
+_INNER = {"gpenvid.faces.geometry._encode", "gpenvid.faces.likeness._mean_without"}
+"""Called by compiled functions alone, which have several types of arrays and numbers from the beginning."""
+
+
+def test_nothing_is_compiled_twice_however_many_faces_there_are() -> None:
+    """An array of one face may look contiguous where that of two doesn't: another type, and seconds in mid-stream."""
+    for count, lag in ((0, 0.5), (1, 0.0), (1, 0.5), (2, 0.0), (6, 0.5)):
+        scene, tracker = crowd(count, seconds=8, misses=0.1), Tracker(TrackerOptions(lag=lag))
+        for k in range(200):
+            tracker.update(scene.detections(k) if count else [], k / 25)
+        tracker.flush()
+    kinds = {name: len(function.signatures) for name, function in _compiled().items()}
+    assert {name: count for name, count in kinds.items() if count > 1 and name not in _INNER} == {}
+    assert sum(count == 1 for count in kinds.values()) > 15
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same() -> None:
+    made: dict[str, Any] = {}
+    exec("def twice(x):\n    return 2 * x", made)
+    assert compiled(made["twice"])(3.5) == 7
+
+
+def test_the_wait_for_the_compiler_is_told_where_there_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    median_of_few(np.ones(3))
+    warn_of_compiling(median_of_few)
+    assert not caplog.records
+    made: dict[str, Any] = {}
+    exec("def thrice(x):\n    return 3 * x", made)
+    fresh = compiled(made["thrice"])
+    for _ in range(2):
+        warn_of_compiling(fresh)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "compiling the tracker" in caplog.text
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_the_median_of_a_few_is_numpys(count: int) -> None:
+    values = np.random.default_rng(count).standard_normal(count)
+    kept = values.copy()
+    assert median_of_few(values) == np.median(kept)
+    np.testing.assert_array_equal(values, kept)
