@@ -7,6 +7,7 @@ of PyTorch lacks them, or they have changed, `takes` says no, and callers go the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -48,12 +49,30 @@ def takes(x: Tensor) -> bool:
 
 
 class Packed:
-    """A weight in the order that oneDNN prefers. It never changes, so that copies of a network share it."""
+    """A weight in the order that oneDNN prefers, which depends on the processor and on what it is applied to.
 
-    __slots__ = ("tensor",)
+    It is brought into that order once for each shape of inputs; shapes that want the same order share it, and so do
+    copies of a network, as it never changes.
+    """
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+    __slots__ = ("_by_order", "_by_shape", "_reorder", "_settings", "_weight")
+
+    def __init__(self, reorder: Callable[..., Tensor], weight: Tensor, *settings: Any) -> None:
+        """reorder: oneDNN's, given the weight, the settings and the shape of the inputs."""
+        self._reorder = reorder
+        self._weight = weight
+        self._settings = settings
+        self._by_shape: dict[torch.Size, Tensor] = {}
+        self._by_order: dict[bytes, Tensor] = {}
+
+    def suiting(self, x: Tensor) -> Tensor:
+        """The weight, for inputs of x's shape."""
+        kept = self._by_shape.get(x.shape)
+        if kept is None:
+            made = self._reorder(self._weight, *self._settings, x.shape)
+            order = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(made).numpy())
+            kept = self._by_shape[x.shape] = self._by_order.setdefault(order, made)
+        return kept
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
         """The same."""
@@ -66,14 +85,13 @@ class Packed:
 
 def pack(weight: Tensor, *, stride: int = 1, padding: int = 0) -> Packed:
     """The weight (O, I, k, k) of a convolution, float32."""
-    order = torch.ops.mkldnn._reorder_convolution_weight
-    return Packed(order(weight, [padding] * 2, [stride] * 2, [1, 1], 1))
+    return Packed(torch.ops.mkldnn._reorder_convolution_weight, weight, [padding] * 2, [stride] * 2, [1, 1], 1)
 
 
 def pack_transposed(weight: Tensor, *, stride: int) -> Packed:
     """The weight (I, O, k, k) of a transposed convolution, float32."""
-    order = torch.ops.mkldnn._reorder_convolution_transpose_weight
-    return Packed(order(weight, [0, 0], [0, 0], [stride] * 2, [1, 1], 1))
+    reorder = torch.ops.mkldnn._reorder_convolution_transpose_weight
+    return Packed(reorder, weight, [0, 0], [0, 0], [stride] * 2, [1, 1], 1)
 
 
 def convolve(
@@ -87,7 +105,7 @@ def convolve(
     after: tuple[Any, ...] = PLAIN,
 ) -> Tensor:
     """Correlate x (N, I, H, W), channels-last, with (O, I / groups, k, k), add the bias, then do `after`."""
-    weight = weight.tensor if isinstance(weight, Packed) else weight
+    weight = weight.suiting(x) if isinstance(weight, Packed) else weight
     operator = torch.ops.mkldnn._convolution_pointwise
     result: Tensor = operator(x, weight, bias, [padding] * 2, [stride] * 2, [1, 1], groups, *after)
     return result
@@ -104,5 +122,5 @@ def add_convolved(total: Tensor, x: Tensor, weight: Tensor, *, padding: int = 0)
 def transpose(x: Tensor, weight: Packed, *, stride: int) -> Tensor:
     """The transposed convolution of x (N, I, H, W), channels-last, by (I, O, k, k), without padding."""
     operator = torch.ops.mkldnn._convolution_transpose_pointwise
-    result: Tensor = operator(x, weight.tensor, None, [0, 0], [0, 0], [stride] * 2, [1, 1], 1, *PLAIN)
+    result: Tensor = operator(x, weight.suiting(x), None, [0, 0], [0, 0], [stride] * 2, [1, 1], 1, *PLAIN)
     return result
