@@ -211,19 +211,19 @@ def _matched_by_name(folders: list[Path]) -> Iterator[tuple[str, list[Image]]]:
         for folder, known in zip(folders, files, strict=True):
             if name not in known:
                 raise MediaError(f"{folder}: no picture named {name}, which {folders[0]} has")
-        yield name, [next(_pictures(known[name])) for known in files]
+        yield name, [next(pictures_of(known[name])) for known in files]
 
 
 def _matched_by_order(paths: list[Path]) -> Iterator[tuple[str, list[Image]]]:
-    for number, pictures in enumerate(itertools.zip_longest(*(_pictures(path) for path in paths))):
+    for number, pictures in enumerate(itertools.zip_longest(*(pictures_of(path) for path in paths))):
         missing = [path for path, picture in zip(paths, pictures, strict=True) if picture is None]
         if missing:
             raise MediaError(f"{missing[0]}: ends after {number} pictures, the other goes on")
         yield f"{paths[0].stem}-{number:06d}", list(pictures)
 
 
-def _pictures(path: Path) -> Iterator[Image]:
-    """The picture of a picture file, or the pictures of a video one by one."""
+def pictures_of(path: Path) -> Iterator[Image]:
+    """The picture of a picture file, or the pictures of a video one by one, RGB (H, W, 3). Raises MediaError."""
     if path.suffix.lower() in PICTURES:
         bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if bgr is None:

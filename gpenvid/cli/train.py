@@ -78,7 +78,9 @@ def _add_judge(actions: Any) -> None:
     command.add_argument("--no-second-look", action="store_true", help="look at each picture once only")
     command.add_argument("--data", required=True, metavar="DIR", help="folder of sheets with an index.json")
     command.add_argument("--teacher", default="", metavar="FILE", help="RetinaFace mobile0.25 whose answers are right")
-    command.add_argument("--photographs", default="", metavar="DIR", help="photographs, right as the teacher sees them")
+    command.add_argument(
+        "--photographs", default="", metavar="DIR", help="pictures and clips, right as the teacher sees them"
+    )
     command.add_argument("--threshold", type=float, default=0.6, help="least score that counts (default 0.6)")
     command.add_argument("--scenes", type=int, default=30, help="composed scenes of each kind (default 30)")
     command.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
@@ -91,10 +93,11 @@ def judge(arguments: argparse.Namespace) -> int:
 
     from gpenvid.bench import Table
     from gpenvid.faces.detect import DOUBTFUL, SPECK, SecondLook, load_detector
-    from gpenvid.train.data import photographs_in
+    from gpenvid.train.data import clips_in, photographs_in
     from gpenvid.train.detector_eval import evaluate_detector
 
-    photographs = photographs_in(arguments.photographs) if arguments.photographs else []
+    real = arguments.photographs
+    photographs, clips = (photographs_in(real), clips_in(real)) if real else ([], [])
     twice = not (arguments.no_second_look or arguments.closeup)
     least = min(arguments.threshold, DOUBTFUL) if arguments.closeup else arguments.threshold
     detector = load_detector(arguments.detector, threshold=least, second_look=twice)
@@ -103,7 +106,7 @@ def judge(arguments: argparse.Namespace) -> int:
         detector = SecondLook(detector, arguments.threshold, closer)
     teacher = arguments.teacher or None
     figures = evaluate_detector(
-        detector, arguments.data, teacher=teacher, photographs=photographs, scenes=arguments.scenes
+        detector, arguments.data, teacher=teacher, photographs=photographs, clips=clips, scenes=arguments.scenes
     )
     names = ("recall", "precision", "landmark_error", "landmark_error_median", "faces", "false")
     rows = [(group, *(each.get(name, "") for name in names)) for group, each in figures.items()]

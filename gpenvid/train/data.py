@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from gpenvid.errors import MediaError, OptionsError
+from gpenvid.evaluate import PICTURES
 from gpenvid.faces.align import crop, fit_similarity
 from gpenvid.train.degradations import degrade, gray
 from gpenvid.train.options import PrepareOptions
@@ -24,7 +25,7 @@ from gpenvid.train.packs import read_pack
 from gpenvid.train.sheets import held_out, load_tiles, read_picture
 from gpenvid.types import Face, Float, Image
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+CLIPS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts")
 
 
 def aligned_crop(image: Image, landmarks: Float, size: int) -> Image:
@@ -67,6 +68,11 @@ def photographs_in(folder: str | Path) -> list[Path]:
     if not paths:
         raise MediaError(f"{folder}: no pictures ({', '.join(PICTURES)})")
     return paths
+
+
+def clips_in(folder: str | Path) -> list[Path]:
+    """The videos in a folder and all below it, in order."""
+    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in CLIPS)
 
 
 def pack_photographs(folder: str | Path, detector: FaceFinder, options: PrepareOptions) -> tuple[Image, Counter[str]]:

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from gpenvid.errors import WeightsError
 from gpenvid.faces.closeup import SIDE
 from gpenvid.train.closeups import CloseUps
+from gpenvid.train.crowded import Crowded
 from gpenvid.train.heads import refit_heads, refitting_scenes
 from gpenvid.train.multibox import Targets, anchors, multibox_loss, normalise, targets_of
 from gpenvid.train.negatives import HardNegatives
 from gpenvid.train.options import DetectorTraining
 from gpenvid.train.pool import ScenePool
-from gpenvid.train.scenes import Composer, Portrait, load_portraits
+from gpenvid.train.scenes import Portrait, load_portraits
 from gpenvid.train.sheets import held_out, load_tiles
 from gpenvid.train.teacher import load_retinaface, relabel
 
@@ -47,10 +48,8 @@ class Trainer:
         decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
         groups = [{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.99), fused=True)
-        size, large, composer = options.size, options.large, Composer(portraits, seed=options.seed)
-        if options.closeups:
-            size, large = SIDE, 0
-            composer = CloseUps(portraits, seed=options.seed)
+        size, large = (SIDE, 0) if options.closeups else (options.size, options.large)
+        composer = (CloseUps if options.closeups else Crowded)(portraits, seed=options.seed)
         folder = Path(options.out) / "scenes"
         small = ScenePool(folder, composer, size, options.pool)
         double = ScenePool(folder, composer, 2 * size, max(options.pool // 4, 1)) if large else small

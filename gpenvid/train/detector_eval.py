@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpenvid.evaluate import pictures_of
 from gpenvid.faces.detect import Detector
 from gpenvid.train.multibox import longer_sides, overlaps
 from gpenvid.train.scenes import Composer, Portrait, Scene, load_portraits
-from gpenvid.train.sheets import held_out, load_tiles, read_picture
+from gpenvid.train.sheets import held_out, load_tiles
 from gpenvid.train.teacher import Found, consensus, find, load_retinaface, relabel
 from gpenvid.train.textures import DRAWERS, texture
 from gpenvid.types import Float, Image
 
 LEAST_FACE = 24.0
 """Faces whose longer side is below this many pixels are neither demanded nor held against the detector."""
+EVERY = 5
+"""Of clips one picture in so many is looked at."""
 LEAST_OVERLAP = 0.5
 """Intersection over union from which a detection is the face."""
 
@@ -128,6 +132,7 @@ def evaluate_detector(
     *,
     teacher: str | Path | None = None,
     photographs: Sequence[Path] = (),
+    clips: Sequence[Path] = (),
     labels: Path | None = None,
     scenes: int = 30,
     seed: int = 99,
@@ -135,9 +140,9 @@ def evaluate_detector(
     """Measure a detector on held-out sheets, on scenes composed of them and on faceless textures.
 
     data: folder of the sheets. With a teacher, their labels are its consensus (kept in the file `labels`, if given),
-    and so are those of the photographs; agreement with its single look is measured as well. Keys: sheets, scenes
-    (clear), scenes_degraded, textures, and with a teacher photographs, sheets_teacher, scenes_teacher,
-    photographs_teacher.
+    and so are those of the photographs and of every fifth picture of the clips; agreement with its single look is
+    measured as well. Keys: sheets, scenes (clear), scenes_degraded, textures, and with a teacher photographs, clips,
+    sheets_teacher, scenes_teacher, photographs_teacher, clips_teacher.
     """
     portraits = load_portraits([tile for tile in load_tiles(data) if held_out(tile.sheet)])
     mentor = load_retinaface(teacher) if teacher else None
@@ -151,8 +156,9 @@ def evaluate_detector(
     if mentor is not None:
         for name in ("sheets", "scenes"):
             groups[f"{name}_teacher"] = seen_by(mentor, [scene.picture for scene in groups[name]])
-        seen = seen_by(mentor, [read_picture(path) for path in photographs])
-        groups |= {"photographs": [_agreed(mentor, scene) for scene in seen], "photographs_teacher": seen}
+        for name, files, every in (("photographs", photographs, 1), ("clips", clips, EVERY)):
+            seen = seen_by(mentor, chain.from_iterable(islice(pictures_of(file), 0, None, every) for file in files))
+            groups |= {name: [_agreed(mentor, scene) for scene in seen], f"{name}_teacher": seen}
     report = {name: judge(detector, group) for name, group in groups.items() if group}
     report["textures"] = {"false": float(false_faces(detector, faceless_pictures(200, seed=seed)))}
     return report

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpenvid.train.crowded import Crowded
 from gpenvid.train.multibox import BACKGROUND, FACE, STRIDES, VARIANCES, anchors, match, normalise
 from gpenvid.train.negatives import without_faces
-from gpenvid.train.scenes import Composer, Portrait, Scene
+from gpenvid.train.scenes import Portrait, Scene
 from gpenvid.train.textures import BACKGROUNDS, texture
 from gpenvid.types import Float
 
@@ -43,7 +44,7 @@ class Anchors:
 
 def refitting_scenes(portraits: list[Portrait], scenes: int, textures: int, *, seed: int) -> Iterator[Scene]:
     """Scenes of both training sizes, a third of them clear, then faceless textures of the trained kinds."""
-    composers = [Composer(portraits, seed=seed, clear=clear) for clear in (True, False, False)]
+    composers = [Crowded(portraits, seed=seed, clear=clear) for clear in (True, False, False)]
     for number in range(scenes):
         yield composers[number % 3].scene(number, 512 if number % 2 else 256)
     for number in range(textures):

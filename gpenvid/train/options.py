@@ -103,7 +103,9 @@ class DetectorTraining:
     """How a detector is trained. A run is a function of these values: two with the same agree on a CPU."""
 
     data: str = option("", "folder of sheets with an index.json", metavar="DIR")
-    out: str = option("detector", "folder for checkpoints, the log and the scenes", metavar="DIR")
+    out: str = option(
+        "detector", "folder for checkpoints, the log and the scenes", flags=("-o", "--out"), metavar="DIR"
+    )
     teacher: str = option("", "RetinaFace mobile0.25 weights whose averaged answers replace the index's labels")
     init: str = option("", "start from this detector instead of random numbers", metavar="FILE")
     closeups: bool = option(False, "train what places the landmarks at the second look, on close-ups; no last fit")

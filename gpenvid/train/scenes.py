@@ -19,6 +19,8 @@ LARGEST = 384
 """Longer side in pixels to which tiles are reduced when they are loaded."""
 SMALLEST_LABEL = 10.0
 """Faces whose longer side is below this many pixels count neither as faces nor as background."""
+MOST_COVERED = 0.55
+"""Faces of which another hides more count as neither, too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,18 +102,31 @@ class Composer:
         canvas = self._background(rng, size).astype(np.float32)
         boxes: list[Float] = []
         marks: list[Float] = []
-        crowd = int(rng.choice([0, 1, 3, 8, 16], p=[0.12, 0.16, 0.19, 0.31, 0.22]))
-        wanted = np.exp(rng.uniform(np.log(9), np.log(min(0.92 * size, 400)), crowd))
-        for target in -np.sort(-wanted):
+        for target in -np.sort(-self.sizes(rng, size)):
             self._paste(rng, canvas, float(target), boxes, marks)
+        covered = self.add(np.random.default_rng([self.seed, size, number, 1]), canvas, boxes, marks)
         picture = np.clip(canvas, 0, 255).astype(np.uint8)
         picture = picture if self.clear else weather(rng, picture)
         all_boxes = np.array(boxes, np.float32).reshape(-1, 4)
         all_marks = np.array(marks, np.float32).reshape(-1, 5, 2)
         seen = visible_share(all_boxes, size)
         keep = seen > 0.1
-        counts = (seen > 0.6) & (longer_sides(all_boxes) >= SMALLEST_LABEL)
+        counts = (seen > 0.6) & (longer_sides(all_boxes) >= SMALLEST_LABEL) & (np.array(covered) <= MOST_COVERED)
         return Scene(picture, all_boxes[keep], all_marks[keep], counts[keep])
+
+    def sizes(self, rng: np.random.Generator, size: int) -> Float:
+        """Draw how long the faces of a scene should be, (n,), in pixels."""
+        crowd = int(rng.choice([0, 1, 3, 8, 16], p=[0.12, 0.16, 0.19, 0.31, 0.22]))
+        lengths: Float = np.exp(rng.uniform(np.log(9), np.log(min(0.92 * size, 400)), crowd))
+        return lengths
+
+    def add(self, rng: np.random.Generator, canvas: Float, boxes: list[Float], marks: list[Float]) -> list[float]:
+        """Add to a scene, with its own source of chance. Return the share of each face that another hides."""
+        return [0.0] * len(boxes)
+
+    def fits(self, area: Float, box: Float) -> bool:
+        """Whether a portrait that takes an area (4,) of a scene leaves a face (4,) there to be seen."""
+        return _overlap(box, area) < 0.1 and _overlap(area, box) < 0.3
 
     def _portrait(self, rng: np.random.Generator) -> Portrait:
         return self.portraits[int(rng.integers(len(self.portraits)))]
@@ -130,20 +145,16 @@ class Composer:
         size = canvas.shape[0]
         portrait = self._portrait(rng)
         whole = len(portrait.boxes) > 1 or rng.random() < (0.6 if not boxes else 0.15)
-        linear = _linear(rng, portrait.boxes[0], target)
+        linear = linear_map(rng, portrait.boxes[0], target)
         for _ in range(12):
             centre = rng.uniform(-0.05 * size, 1.05 * size, 2) if rng.random() < 0.15 else _inside(rng, size, target)
-            matrix = _around(portrait.boxes[0], linear, centre)
-            area = _extent(portrait, matrix, whole)
-            if all(_overlap(box, area) < 0.1 and _overlap(area, box) < 0.3 for box in boxes):
+            matrix = map_around(portrait.boxes[0], linear, centre)
+            area = extent(portrait, matrix, whole=whole)
+            if all(self.fits(area, box) for box in boxes):
                 break
         else:
             return
-        mask = _mask(rng, portrait, whole)
-        _warp_onto(canvas, portrait.picture, mask, matrix, rng.uniform(0.75, 1.2))
-        for box, points in zip(portrait.boxes, portrait.landmarks, strict=True):
-            boxes.append(move_box(box, matrix))
-            marks.append(move_points(points, matrix))
+        paste(rng, canvas, portrait, matrix, boxes, marks, whole=whole)
         if rng.random() < 0.2 and not self.clear:
             _occlude(rng, canvas, boxes[-1])
 
@@ -195,7 +206,7 @@ def weather(rng: np.random.Generator, picture: Image) -> Image:
     return result
 
 
-def _linear(rng: np.random.Generator, box: Float, target: float) -> NDArray[np.float64]:
+def linear_map(rng: np.random.Generator, box: Float, target: float) -> NDArray[np.float64]:
     """A random similarity, mildly stretched, half the time mirrored, that makes the box `target` pixels long."""
     scale = target / float(max(box[2] - box[0], box[3] - box[1]))
     angle = np.deg2rad(rng.uniform(-40, 40) if rng.random() < 0.35 else rng.normal(0, 7))
@@ -204,7 +215,8 @@ def _linear(rng: np.random.Generator, box: Float, target: float) -> NDArray[np.f
     return scale * turn @ np.diag([stretch * (-1 if rng.random() < 0.5 else 1), 1 / stretch])
 
 
-def _around(box: Float, linear: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+def map_around(box: Float, linear: NDArray[np.float64], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The affine map (2, 3) of that linear part that brings the middle of a box (4,) to a point (2,)."""
     middle = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
     return np.concatenate([linear, (centre - linear @ middle)[:, None]], 1)
 
@@ -214,16 +226,40 @@ def _inside(rng: np.random.Generator, size: int, target: float) -> NDArray[np.fl
     return rng.uniform(room, size - room, 2)
 
 
-def _extent(portrait: Portrait, matrix: NDArray[np.float64], whole: bool) -> Float:
-    """The scene's box that the paste may change."""
+def extent(portrait: Portrait, matrix: NDArray[np.float64], *, whole: bool, grown: float = 1.7) -> Float:
+    """The box (4,) of a scene that holds the whole portrait, or its first face's box grown so many times."""
     if not whole:
-        return move_box(_grow(portrait.boxes[0], 1.7), matrix)
+        return move_box(grow(portrait.boxes[0], grown), matrix)
     height, width = portrait.picture.shape[:2]
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ matrix[:, :2].T + matrix[:, 2]
     return np.concatenate([corners.min(0), corners.max(0)]).astype(np.float32)
 
 
-def _mask(rng: np.random.Generator, portrait: Portrait, whole: bool) -> Float:
+def paste(
+    rng: np.random.Generator,
+    canvas: Float,
+    portrait: Portrait,
+    matrix: NDArray[np.float64],
+    boxes: list[Float],
+    marks: list[Float],
+    *,
+    whole: bool,
+    grown: tuple[float, float] = (1.15, 1.6),
+    before: Float | None = None,
+) -> None:
+    """Blend a portrait, carried through an affine map, into the canvas (S, S, 3), and note its labels; in place.
+
+    whole: all of it, else an oval around its first face's box, so many times as large; before: (S, S), 0 to 1, where
+    something hides it.
+    """
+    mask = _mask(rng, portrait, whole, grown)
+    _warp_onto(canvas, portrait.picture, mask, matrix, rng.uniform(0.75, 1.2), before)
+    for box, points in zip(portrait.boxes, portrait.landmarks, strict=True):
+        boxes.append(move_box(box, matrix))
+        marks.append(move_points(points, matrix))
+
+
+def _mask(rng: np.random.Generator, portrait: Portrait, whole: bool, grown: tuple[float, float]) -> Float:
     """What of the portrait is pasted, 0..1: all of it with hard or soft edges, or the head alone."""
     height, width = portrait.picture.shape[:2]
     mask = np.zeros((height, width), np.float32)
@@ -231,7 +267,7 @@ def _mask(rng: np.random.Generator, portrait: Portrait, whole: bool) -> Float:
         border = int(rng.choice([1, 6, 24]))
         mask[border:-border, border:-border] = 1
     else:
-        x0, y0, x1, y1 = _grow(portrait.boxes[0], float(rng.uniform(1.15, 1.6)))
+        x0, y0, x1, y1 = grow(portrait.boxes[0], float(rng.uniform(*grown)))
         axes = (int((x1 - x0) / 2), int((y1 - y0) / 2))
         cv2.ellipse(mask, (int((x0 + x1) / 2), int((y0 + y1) / 2)), axes, 0, 0, 360, 1.0, -1)
         border = int(rng.choice([1, 4, 12]))
@@ -240,7 +276,9 @@ def _mask(rng: np.random.Generator, portrait: Portrait, whole: bool) -> Float:
     return np.asarray(cv2.blur(mask, (2 * border + 1, 2 * border + 1)), np.float32)
 
 
-def _warp_onto(canvas: Float, picture: Image, mask: Float, matrix: NDArray[np.float64], light: float) -> None:
+def _warp_onto(
+    canvas: Float, picture: Image, mask: Float, matrix: NDArray[np.float64], light: float, before: Float | None
+) -> None:
     """Blend the warped picture into the canvas in place; strong reductions average first, so that nothing aliases."""
     size = canvas.shape[0]
     reduce = min(1.0, 1.5 * float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
@@ -259,6 +297,8 @@ def _warp_onto(canvas: Float, picture: Image, mask: Float, matrix: NDArray[np.fl
     shifted = np.concatenate([linear, (offset - [x0, y0])[:, None]], 1)
     warped = cv2.warpAffine(picture, shifted, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR)
     alpha = cv2.warpAffine(mask, shifted, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR)[..., None]
+    if before is not None:
+        alpha = alpha * (1 - before[y0:y1, x0:x1, None])
     region = canvas[y0:y1, x0:x1]
     region += (np.asarray(warped, np.float32) * np.float32(light) - region) * alpha
 
@@ -281,7 +321,8 @@ def _occlude(rng: np.random.Generator, canvas: Float, box: Float) -> None:
         region[:] = texture(rng, region.shape[0], region.shape[1])
 
 
-def _grow(box: Float, factor: float) -> Float:
+def grow(box: Float, factor: float) -> Float:
+    """A box (4,) about the same middle, so many times as long and wide."""
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * factor
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
 
