@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import pkgutil
+import runpy
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.caching import IndexDataCacheFile
 
 import gpenvid.faces
 from gpenvid.bench.motions import crowd
@@ -47,6 +51,34 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same() -> None:
     made: dict[str, Any] = {}
     exec("def twice(x):\n    return 2 * x", made)
     assert compiled(made["twice"])(3.5) == 7
+
+
+@pytest.mark.parametrize("kind", ["nbc", "nbi"])
+def test_what_is_kept_is_made_anew_where_it_is_damaged(kind: str, tmp_path: Path) -> None:
+    """A crash of the machine may leave files without an end, or without anything."""
+    source = tmp_path / "kept.py"
+    source.write_text("from gpenvid.faces.compiled import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
+
+    def hits() -> int:
+        half: Any = runpy.run_path(str(source))["half"]
+        assert half(5.0) == 2.5
+        return sum(half.stats.cache_hits.values())
+
+    assert (hits(), hits()) == (0, 1)
+    (file,) = (tmp_path / "__pycache__").glob(f"*.{kind}")
+    for length in (file.stat().st_size // 2, 0):
+        file.write_bytes(file.read_bytes()[:length])
+        assert (hits(), hits()) == (0, 1)
+
+
+def test_it_works_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+    source = tmp_path / "full.py"
+    source.write_text("from gpenvid.faces.compiled import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
+    assert runpy.run_path(str(source))["half"](5.0) == 2.5
 
 
 def test_the_wait_for_the_compiler_is_told_where_there_is_one(caplog: pytest.LogCaptureFixture) -> None:
