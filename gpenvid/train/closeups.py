@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpenvid.faces.closeup import SIDE, close_up
+from gpenvid.train.crowded import Crowded
 from gpenvid.train.multibox import longer_sides
-from gpenvid.train.scenes import Composer, Portrait, Scene, move_box, move_points, visible_share
+from gpenvid.train.scenes import Portrait, Scene, move_box, move_points, visible_share
 from gpenvid.types import Face, Float
 
 EACH = 4
@@ -21,7 +22,7 @@ BOX_ERROR, LANDMARK_ERROR = 0.05, 0.1
 """How far off a first look is: standard deviations, of a box's sides in its length, of landmarks in eye distances."""
 
 
-class CloseUps(Composer):
+class CloseUps(Crowded):
     """A composer of close-ups: of faces as a first look sees them, a little off, and here and there of none."""
 
     def __init__(self, portraits: Sequence[Portrait], *, seed: int, clear: bool = False) -> None:
