@@ -106,3 +106,23 @@ def test_judge_finds_the_detector_of_the_box_right_about_its_own_labels(
     assert figures["sheets"]["landmark_error"] < 0.02
     assert set(figures) == {"sheets", "scenes", "scenes_degraded", "textures"}
     assert figures["textures"] == {"false": 0}
+
+    (tmp_path / "real").mkdir()
+    av.VideoFrame.from_ndarray(portrait, "rgb24").save(tmp_path / "real" / "photo.png")
+    with av.open(tmp_path / "real" / "clip.mp4", "w") as clip:
+        stream = clip.add_stream("libx264", 25, width=320, height=320, options={"crf": "12"})
+        for _ in range(detector_eval.EVERY + 1):
+            clip.mux(stream.encode(av.VideoFrame.from_ndarray(portrait, "rgb24")))
+        clip.mux(stream.encode())
+    teacher = Path(__file__).parents[1] / "weights" / "retinaface-lite.pth"
+    monkeypatch.setattr(detector_eval, "relabel", lambda mentor, portraits, labels: portraits)
+    assert cli.main([*words, "--teacher", str(teacher), "--photographs", str(tmp_path / "real")]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    agreed = {f"{name}{by}" for name in ("photographs", "clips") for by in ("", "_teacher")}
+    assert (
+        set(figures) == {"sheets", "scenes", "scenes_degraded", "textures", "sheets_teacher", "scenes_teacher"} | agreed
+    )
+    for name in agreed:
+        counted = figures[name]
+        assert (counted["faces"], counted["recall"], counted["precision"]) == (1 + name.startswith("clips"), 1, 1)
+        assert counted["landmark_error"] < 0.08
