@@ -222,13 +222,18 @@ def _matched_by_order(paths: list[Path]) -> Iterator[tuple[str, list[Image]]]:
         yield f"{paths[0].stem}-{number:06d}", list(pictures)
 
 
+def read_picture(path: str | Path) -> Image:
+    """Decode a picture file to RGB (H, W, 3). Raises MediaError if it can't be read."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise MediaError(f"{path}: not a readable picture")
+    return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+
+
 def pictures_of(path: Path) -> Iterator[Image]:
     """The picture of a picture file, or the pictures of a video one by one, RGB (H, W, 3). Raises MediaError."""
     if path.suffix.lower() in PICTURES:
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise MediaError(f"{path}: not a readable picture")
-        yield np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+        yield read_picture(path)
         return
     try:
         with av.open(str(path)) as container:

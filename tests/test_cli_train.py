@@ -83,9 +83,10 @@ def test_preview_and_a_short_training(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_judge_finds_the_detector_of_the_box_right_about_its_own_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from gpenvid.evaluate import read_picture
     from gpenvid.faces.detect import load_detector
     from gpenvid.train import detector_eval
-    from gpenvid.train.sheets import held_out, read_picture
+    from gpenvid.train.sheets import held_out
 
     whole = read_picture(SAMPLE)
     largest = max(load_detector(device="cpu").detect([whole])[0], key=lambda face: face.size)

@@ -24,6 +24,7 @@ from gpenvid.train.data import (
     make_pair,
     pack_photographs,
     pack_sheets,
+    photographs_and_clips_in,
     sharpness,
     to_image,
     to_tensor,
@@ -146,6 +147,16 @@ def test_photographs_are_filtered_and_counted(tmp_path: Path) -> None:
     assert counts["faceless"] == 2
     with pytest.raises(MediaError, match="no pictures"):
         pack_photographs(tmp_path / "deep" / "er", FixedFinder(), PrepareOptions())
+
+
+def test_clips_need_no_photographs_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(MediaError, match="no pictures"):
+        photographs_and_clips_in(tmp_path)
+    (tmp_path / "deep" / "clip.MP4").touch()
+    assert photographs_and_clips_in(tmp_path) == ([], [tmp_path / "deep" / "clip.MP4"])
+    (tmp_path / "photo.jpg").touch()
+    assert photographs_and_clips_in(tmp_path) == ([tmp_path / "photo.jpg"], [tmp_path / "deep" / "clip.MP4"])
 
 
 def test_sharpness_falls_with_blur() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpenvid.errors import MediaError
-from gpenvid.train.sheets import held_out, load_tiles, read_picture
+from gpenvid.evaluate import read_picture
+from gpenvid.train.sheets import held_out, load_tiles
 
 POINTS = [[3.0, 4.0], [7.0, 4.0], [5.0, 6.0], [3.5, 8.0], [6.5, 8.0]]
 

@@ -93,11 +93,11 @@ def judge(arguments: argparse.Namespace) -> int:
 
     from gpenvid.bench import Table
     from gpenvid.faces.detect import DOUBTFUL, SPECK, SecondLook, load_detector
-    from gpenvid.train.data import clips_in, photographs_in
+    from gpenvid.train.data import photographs_and_clips_in
     from gpenvid.train.detector_eval import evaluate_detector
 
     real = arguments.photographs
-    photographs, clips = (photographs_in(real), clips_in(real)) if real else ([], [])
+    photographs, clips = photographs_and_clips_in(real) if real else ([], [])
     twice = not (arguments.no_second_look or arguments.closeup)
     least = min(arguments.threshold, DOUBTFUL) if arguments.closeup else arguments.threshold
     detector = load_detector(arguments.detector, threshold=least, second_look=twice)

@@ -28,6 +28,9 @@ Floats = TypeVar("Floats", NDArray[np.float32], NDArray[np.float64])
 
 CHANNELS = 7
 
+PIXELS, SPREAD = 0.6, 0.012
+"""How far off a detected landmark usually is, as a standard deviation: in pixels, and in |b| beside that."""
+
 _TEMPLATE = np.array(
     [192.98 + 239.95j, 318.90 + 240.19j, 256.63 + 314.02j, 201.26 + 371.41j, 313.09 + 371.15j]
 )  # the FFHQ template: any upright face would do

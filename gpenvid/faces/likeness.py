@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpenvid.faces.compiled import compiled, median_of_few
-from gpenvid.faces.geometry import Real
+from gpenvid.faces.geometry import PIXELS, SPREAD, Real
 
 _TURN = 2
 """In so many ways may a look change at once by a turn of the head or a smile: another person differs in more."""
@@ -23,7 +23,7 @@ _MODEL, _CHANGE = 0.01, 0.03
 
 @compiled
 def _usual(log_size: float) -> float:
-    return 0.6**2 * math.exp(-2 * log_size) + 0.012**2
+    return PIXELS**2 * math.exp(-2 * log_size) + SPREAD**2
 
 
 @compiled

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpenvid.faces.compiled import compiled, median_of_few
-from gpenvid.faces.geometry import CHANNELS, Complex, Index, Real
+from gpenvid.faces.geometry import CHANNELS, PIXELS, SPREAD, Complex, Index, Real
 from gpenvid.faces.kalman import UNSEEN
 
 NOISE = np.array([0.2, 1, 1, 1, 1, 4, 4])
@@ -54,11 +54,8 @@ def strangers(count: int) -> Faces:
 
 @compiled
 def usual_noise(unit: float, score: float, times: float) -> Real:
-    """The variance (C,) of the channels of a detection: landmarks are off by 0.6 pixels and 1.2 % of their spread.
-
-    times: so many times that much.
-    """
-    r, noise = (0.6**2 + 0.012**2 * unit * unit) / max(score, 0.3) * times, np.empty(CHANNELS)
+    """The variance (C,) of the channels of a detection, so many times what is usual at a score."""
+    r, noise = (PIXELS**2 + SPREAD**2 * unit * unit) / max(score, 0.3) * times, np.empty(CHANNELS)
     for i in range(CHANNELS):
         noise[i] = NOISE[i] * r / (unit * unit if i else 1.0)
     return noise

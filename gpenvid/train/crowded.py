@@ -9,7 +9,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from gpenvid.train.scenes import Composer, Portrait, extent, grow, linear_map, map_around, paste, visible_share
+from gpenvid.train.scenes import (
+    Composer,
+    Portrait,
+    extent,
+    grow,
+    linear_map,
+    map_around,
+    move_box,
+    overlap,
+    paste,
+    visible_share,
+)
 from gpenvid.types import Float
 
 BEHIND, PARTS, CLOSE = 0.35, 0.4, 0.15
@@ -31,7 +42,7 @@ class Crowded(Composer):
     def fits(self, area: Float, box: Float) -> bool:
         """Nor does a small portrait hide the ears of a large face: else it would learn that faces grow there."""
         small = max(box[2:] - box[:2]) > 2 * max(area[2:] - area[:2])
-        return super().fits(area, box) and not (small and _touch(area, grow(box, HEAD)))
+        return super().fits(area, box) and not (small and overlap(area, grow(box, HEAD)) > 0)
 
     def add(self, rng: np.random.Generator, canvas: Float, boxes: list[Float], marks: list[Float]) -> list[float]:
         """Put faces behind those that are there, then parts of faces beside them all."""
@@ -59,15 +70,16 @@ class Crowded(Composer):
             angle, away = rng.uniform(-np.pi, 0) if rng.random() < 0.8 else rng.uniform(0, np.pi), rng.uniform(0.4, 1.1)
             centre = (front[:2] + front[2:]) / 2 + length * away * np.array([np.cos(angle), np.sin(angle)])
             matrix = map_around(portrait.boxes[0], linear, centre)
-            area = extent(portrait, matrix, whole=False)
-            box = extent(portrait, matrix, whole=False, grown=1.0)
-            x0, y0, x1, y1 = np.clip(box, 0, len(canvas)).astype(int)
+            area, box = extent(portrait, matrix, whole=False), move_box(portrait.boxes[0], matrix)
             if visible_share(box[None], len(canvas))[0] < 0.7:
                 continue
+            x0, y0, x1, y1 = np.clip(box, 0, len(canvas)).astype(int)
             hidden = float(head[y0:y1, x0:x1].mean())
             others = [other for other in boxes if other is not front]
-            if 0.15 < hidden < 0.6 and not any(_touch(area, other) for other in others):
-                paste(rng, canvas, portrait, matrix, boxes, marks, whole=False, before=head)
+            if 0.15 < hidden < 0.6 and not any(overlap(area, other) for other in others):
+                own_boxes, own_marks = paste(rng, canvas, portrait, matrix, whole=False, before=head)
+                boxes += own_boxes
+                marks += own_marks
                 return [hidden]
         return []
 
@@ -79,10 +91,6 @@ def _head(canvas: Float, box: Float) -> Float:
     centre = (int(middle[0]), int(middle[1] - 0.12 * height))
     cv2.ellipse(mask, centre, (int(0.62 * width), int(0.72 * height)), 0, 0, 360, 1.0, -1, cv2.LINE_AA)
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), 0.5 + 0.02 * float(width)), np.float32)
-
-
-def _touch(one: Float, other: Float) -> bool:
-    return bool((np.minimum(one[2:], other[2:]) > np.maximum(one[:2], other[:2])).all())
 
 
 def _paste_part(rng: np.random.Generator, canvas: Float, portrait: Portrait, boxes: list[Float]) -> None:
@@ -104,6 +112,6 @@ def _paste_part(rng: np.random.Generator, canvas: Float, portrait: Portrait, box
         return
     target = float(np.exp(rng.uniform(np.log(14), np.log(0.45 * len(canvas)))))
     matrix = map_around(part, linear_map(rng, part, target), rng.uniform(0, len(canvas), 2))
-    alone = Portrait(portrait.picture, part[None], points[None])
-    if not any(_touch(extent(alone, matrix, whole=False, grown=1.2), other) for other in boxes):
-        paste(rng, canvas, alone, matrix, [], [], whole=False, grown=(0.9, 1.1))
+    if not any(overlap(move_box(grow(part, 1.2), matrix), other) for other in boxes):
+        alone = Portrait(portrait.picture, part[None], points[None])
+        paste(rng, canvas, alone, matrix, whole=False, grown=(0.9, 1.1))

@@ -17,12 +17,12 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from gpenvid.errors import MediaError, OptionsError
-from gpenvid.evaluate import PICTURES
+from gpenvid.evaluate import PICTURES, read_picture
 from gpenvid.faces.align import crop, fit_similarity
 from gpenvid.train.degradations import degrade, gray
 from gpenvid.train.options import PrepareOptions
 from gpenvid.train.packs import read_pack
-from gpenvid.train.sheets import held_out, load_tiles, read_picture
+from gpenvid.train.sheets import held_out, load_tiles
 from gpenvid.types import Face, Float, Image
 
 CLIPS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts")
@@ -64,15 +64,21 @@ def sharpness(image: Image) -> float:
 
 def photographs_in(folder: str | Path) -> list[Path]:
     """The pictures in a folder and all below it, in order. Raises MediaError if there are none."""
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES)
+    return _files_in(folder, PICTURES)
+
+
+def photographs_and_clips_in(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """The pictures, and the videos, in a folder and all below it, in order. Raises MediaError if there are neither."""
+    paths = _files_in(folder, PICTURES + CLIPS)
+    clips = [path for path in paths if path.suffix.lower() in CLIPS]
+    return [path for path in paths if path not in clips], clips
+
+
+def _files_in(folder: str | Path, kinds: tuple[str, ...]) -> list[Path]:
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in kinds)
     if not paths:
-        raise MediaError(f"{folder}: no pictures ({', '.join(PICTURES)})")
+        raise MediaError(f"{folder}: no pictures ({', '.join(kinds)})")
     return paths
-
-
-def clips_in(folder: str | Path) -> list[Path]:
-    """The videos in a folder and all below it, in order."""
-    return sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in CLIPS)
 
 
 def pack_photographs(folder: str | Path, detector: FaceFinder, options: PrepareOptions) -> tuple[Image, Counter[str]]:

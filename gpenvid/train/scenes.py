@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.evaluate import read_picture
 from gpenvid.faces.closeup import MIRROR
 from gpenvid.train.multibox import longer_sides
-from gpenvid.train.sheets import Tile, read_picture
+from gpenvid.train.sheets import Tile
 from gpenvid.train.textures import BACKGROUNDS, colour, texture
 from gpenvid.types import Float, Image
 
@@ -126,7 +127,7 @@ class Composer:
 
     def fits(self, area: Float, box: Float) -> bool:
         """Whether a portrait that takes an area (4,) of a scene leaves a face (4,) there to be seen."""
-        return _overlap(box, area) < 0.1 and _overlap(area, box) < 0.3
+        return overlap(box, area) < 0.1 and overlap(area, box) < 0.3
 
     def _portrait(self, rng: np.random.Generator) -> Portrait:
         return self.portraits[int(rng.integers(len(self.portraits)))]
@@ -154,7 +155,9 @@ class Composer:
                 break
         else:
             return
-        paste(rng, canvas, portrait, matrix, boxes, marks, whole=whole)
+        own_boxes, own_marks = paste(rng, canvas, portrait, matrix, whole=whole)
+        boxes += own_boxes
+        marks += own_marks
         if rng.random() < 0.2 and not self.clear:
             _occlude(rng, canvas, boxes[-1])
 
@@ -226,10 +229,10 @@ def _inside(rng: np.random.Generator, size: int, target: float) -> NDArray[np.fl
     return rng.uniform(room, size - room, 2)
 
 
-def extent(portrait: Portrait, matrix: NDArray[np.float64], *, whole: bool, grown: float = 1.7) -> Float:
-    """The box (4,) of a scene that holds the whole portrait, or its first face's box grown so many times."""
+def extent(portrait: Portrait, matrix: NDArray[np.float64], *, whole: bool) -> Float:
+    """The box (4,) of a scene that pasting a portrait, whole or its head alone, may change."""
     if not whole:
-        return move_box(grow(portrait.boxes[0], grown), matrix)
+        return move_box(grow(portrait.boxes[0], 1.7), matrix)
     height, width = portrait.picture.shape[:2]
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ matrix[:, :2].T + matrix[:, 2]
     return np.concatenate([corners.min(0), corners.max(0)]).astype(np.float32)
@@ -240,23 +243,19 @@ def paste(
     canvas: Float,
     portrait: Portrait,
     matrix: NDArray[np.float64],
-    boxes: list[Float],
-    marks: list[Float],
     *,
     whole: bool,
     grown: tuple[float, float] = (1.15, 1.6),
     before: Float | None = None,
-) -> None:
-    """Blend a portrait, carried through an affine map, into the canvas (S, S, 3), and note its labels; in place.
+) -> tuple[list[Float], list[Float]]:
+    """Blend a portrait, carried through an affine map, into the canvas (S, S, 3), in place; return boxes and landmarks.
 
     whole: all of it, else an oval around its first face's box, so many times as large; before: (S, S), 0 to 1, where
     something hides it.
     """
     mask = _mask(rng, portrait, whole, grown)
     _warp_onto(canvas, portrait.picture, mask, matrix, rng.uniform(0.75, 1.2), before)
-    for box, points in zip(portrait.boxes, portrait.landmarks, strict=True):
-        boxes.append(move_box(box, matrix))
-        marks.append(move_points(points, matrix))
+    return [move_box(box, matrix) for box in portrait.boxes], [move_points(each, matrix) for each in portrait.landmarks]
 
 
 def _mask(rng: np.random.Generator, portrait: Portrait, whole: bool, grown: tuple[float, float]) -> Float:
@@ -327,7 +326,7 @@ def grow(box: Float, factor: float) -> Float:
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
 
 
-def _overlap(box: Float, area: Float) -> float:
+def overlap(box: Float, area: Float) -> float:
     """The share of the box that lies in the area."""
     sides = np.clip(np.minimum(box[2:], area[2:]) - np.maximum(box[:2], area[:2]), 0, None)
     return float(np.prod(sides) / max(float(np.prod(box[2:] - box[:2])), 1e-6))
@@ -336,4 +335,4 @@ def _overlap(box: Float, area: Float) -> float:
 def visible_share(boxes: Float, size: int) -> Float:
     """The share of each box (n, 4) that lies in a picture of size x size pixels, (n,)."""
     frame = np.array([-0.5, -0.5, size - 0.5, size - 0.5], np.float32)
-    return np.array([_overlap(box, frame) for box in boxes], np.float32)
+    return np.array([overlap(box, frame) for box in boxes], np.float32)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gpenvid.errors import MediaError
@@ -78,14 +77,6 @@ def load_tiles(root: str | Path) -> list[Tile]:
         raise MediaError(f"{index}: {error.strerror or error}; a folder of sheets needs an index.json") from error
     except (KeyError, TypeError, ValueError) as error:
         raise MediaError(f"{index}: not an index of sheets ({error})") from error
-
-
-def read_picture(path: str | Path) -> Image:
-    """Decode a picture file to RGB (H, W, 3). Raises MediaError if it can't be read."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise MediaError(f"{path}: not a readable picture")
-    return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
 
 
 def _tile(root: Path, entry: dict[str, Any]) -> Tile:
