@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from gpenvid.faces.compiled import compiled
 from gpenvid.faces.geometry import Sightings
 from gpenvid.faces.memory import Faces
+from gpenvid.native import compiled
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]

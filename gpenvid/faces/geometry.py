@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.compiled import compiled, median_of_few
+from gpenvid.native import compiled, median_of_few
 from gpenvid.types import Face
 
 Real = NDArray[np.float64]

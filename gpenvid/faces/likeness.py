@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpenvid.faces.compiled import compiled, median_of_few
 from gpenvid.faces.geometry import PIXELS, SPREAD, Real
+from gpenvid.native import compiled, median_of_few
 
 _TURN = 2
 """In so many ways may a look change at once by a turn of the head or a smile: another person differs in more."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.compiled import compiled, median_of_few
 from gpenvid.faces.geometry import CHANNELS, PIXELS, SPREAD, Complex, Index, Real
 from gpenvid.faces.kalman import UNSEEN
+from gpenvid.native import compiled, median_of_few
 
 NOISE = np.array([0.2, 1, 1, 1, 1, 4, 4])
 """Variance of each channel's noise, in that of a landmark's coordinate (channel 0) or that over |b|^2 (others)."""

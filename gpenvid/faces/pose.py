@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpenvid.faces.association import outlook
-from gpenvid.faces.compiled import compiled
 from gpenvid.faces.geometry import CHANNELS, Complex, Flags, Index, Real, Sightings, decode, encode, robust
 from gpenvid.faces.kalman import UNSEEN, Bank
 from gpenvid.faces.life import Past, course
 from gpenvid.faces.memory import NOISE, Faces, learn, measured, strangers, usual_noise
 from gpenvid.faces.motion import Motion
 from gpenvid.faces.shake import Shake
+from gpenvid.native import compiled
 
 UNKNOWN = np.array([[10] * 7, [2, 0.5, 0.3, 0.3, 0.3, 0.1, 0.1], [20, 5, 3, 3, 3, 1, 1]]) ** 2.0
 """Variance of the position, velocity and acceleration of a face of which nothing is known, in units."""

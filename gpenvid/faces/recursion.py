@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.compiled import compiled
+from gpenvid.native import compiled
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]

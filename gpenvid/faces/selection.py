@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.compiled import compiled
+from gpenvid.native import compiled
 from gpenvid.options import TrackerOptions
 
 Real = NDArray[np.floating]

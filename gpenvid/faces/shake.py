@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gpenvid.faces.compiled import compiled
+from gpenvid.native import compiled
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from gpenvid.faces.association import associate, duplicates
-from gpenvid.faces.compiled import warn_of_compiling
 from gpenvid.faces.geometry import Index, Sightings, sight
 from gpenvid.faces.life import ASIDE, PAUSE, REVIEWS, Life, displaced, kin
 from gpenvid.faces.pose import Poses
 from gpenvid.faces.recursion import look_back
 from gpenvid.faces.scene import LONGEST_GAP
 from gpenvid.faces.selection import Real, Selection
+from gpenvid.native import warn_of_compiling
 from gpenvid.options import TrackerOptions
 from gpenvid.types import Face, Track
 
@@ -69,7 +69,7 @@ class Tracker:
 
     def __init__(self, options: TrackerOptions | None = None) -> None:
         """Make a tracker that has seen nothing."""
-        warn_of_compiling(look_back)
+        warn_of_compiling(look_back, "the tracker", "ten seconds")
         self.options = options or TrackerOptions()
         self._clock = Clock()
         self._selection = Selection(self.options)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from gpenvid.gpen import onednn, single
+from gpenvid.gpen import winograd
+from gpenvid.gpen.activation import GAIN, Raw
 from gpenvid.gpen.ops import (
     ConvLayer,
     EqualLinear,
@@ -105,8 +107,32 @@ class StyledConv(nn.Module):
 
         Returns (N, 2 outputs, H', W').
         """
+        return join(*self.raw(x, style, features))
+
+    def raw(self, x: Tensor, style: Tensor, features: Tensor) -> tuple[Raw, Raw]:
+        """As `forward`, but the two halves of its result before their activation."""
         x, gains = self.conv(x, style)
-        return join(x, gains, features, self.noise.weight, self.activate.bias)
+        return Raw(x, gains * GAIN, self.bias[0]), self._appended(features)
+
+    def after(
+        self, parts: tuple[Raw, Raw], style: Tensor, features: Tensor, matrix: Tensor, *, keep: bool
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, of what another layer's `raw` has given; only where `conv.by_winograd` says so.
+
+        Returns that (if it is to be kept), and what the matrix (N, 3, 2 outputs) makes of it: RGB (N, 3, H', W').
+        """
+        scales, gains = self.conv.factors(style, self.conv.weights(features.dtype))
+        weight, more = self.conv.prepared_winograd, self._appended(features)
+        assert weight is not None
+        return winograd.convolve(*parts, scales, weight, gains * GAIN, self.bias[0], more, matrix, keep=keep)
+
+    @property
+    def bias(self) -> tuple[Tensor, ...]:
+        """The biases of the two halves, (outputs,) each, with the activation's gain."""
+        return (self.activate.bias * GAIN).chunk(2)
+
+    def _appended(self, features: Tensor) -> Raw:
+        return Raw(features, (self.noise.weight * GAIN).expand(features.shape[:2]), self.bias[1])
 
 
 class ToRGB(nn.Module):
@@ -120,13 +146,11 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, below: Tensor | None = None) -> Tensor:
         """x: (N, inputs, H, W), below: (N, 3, H/2, W/2). Returns (N, 3, H, W) float32."""
-        return self._over(self.conv(x, style) + self.bias, below)
+        return self.add(self.conv(x, style), below)
 
-    def halves(self, parts: tuple[Tensor, ...], style: Tensor, below: Tensor) -> Tensor:
-        """As `forward`, for one face whose feature map is in two halves."""
-        return self._over(single.project(self.conv, parts, style) + self.bias, below)
-
-    def _over(self, rgb: Tensor, below: Tensor | None) -> Tensor:
+    def add(self, rgb: Tensor, below: Tensor | None) -> Tensor:
+        """As `forward`, of what is projected already."""
+        rgb = rgb + self.bias
         return rgb if self.upsample is None or below is None else rgb + self.upsample(below)
 
 
@@ -157,34 +181,15 @@ class Generator(nn.Module):
         x = self.input(latent.shape[0]).to(features[0].dtype)
         x = self.conv1(x, style, features[0])
         rgb: Tensor = self.to_rgb1(x, style)
-        for level, feature in enumerate(features[1:]):
-            layers, to_rgb = self._level(level)
-            if (
-                x.shape[0] == 1
-                and onednn.takes(x)
-                and all(single.pays(each.conv, feature.shape[-1]) for each in layers)
-            ):
-                return self._finish(level, x, style, rgb, features[1 + level :])
-            for layer in layers:
-                x = layer(x, style, feature)
-            rgb = to_rgb(x, style, rgb)
-        return rgb
-
-    def _level(self, level: int) -> tuple[tuple[StyledConv, StyledConv], ToRGB]:
-        first, second, to_rgb = self.convs[2 * level], self.convs[2 * level + 1], self.to_rgbs[level]
-        return (cast(StyledConv, first), cast(StyledConv, second)), cast(ToRGB, to_rgb)
-
-    def _finish(self, level: int, x: Tensor, style: Tensor, rgb: Tensor, features: list[Tensor]) -> Tensor:
-        """The levels from this one on, for one face, as `single` does them."""
-        parts: tuple[Tensor, ...] = (x,)
-        for last, feature in enumerate(features, start=level):
-            layers, to_rgb = self._level(last)
-            parts = (torch.cat(parts, dim=1) if len(parts) > 1 else x,)
-            for layer in layers:
-                bias = layer.activate.bias
-                own = single.convolve(layer.conv, parts, style, bias[: len(bias) // 2])
-                parts = own, single.weighted(feature, layer.noise.weight, bias[len(bias) // 2 :])
-            rgb = to_rgb.halves(parts, style, rgb)
+        layers = zip(self.convs[::2], self.convs[1::2], self.to_rgbs, features[1:], strict=True)
+        for larger, same, to_rgb, feature in cast(Iterable[tuple[StyledConv, StyledConv, ToRGB, Tensor]], layers):
+            if same.conv.by_winograd(x):
+                parts, matrix = larger.raw(x, style, feature), to_rgb.conv.matrix(style)
+                x, own = same.after(parts, style, feature, matrix, keep=feature is not features[-1])
+                rgb = to_rgb.add(own, rgb)
+            else:
+                x = same(larger(x, style, feature), style, feature)
+                rgb = to_rgb(x, style, rgb)
         return rgb
 
 

@@ -1,7 +1,7 @@
 """Convolutions on a CPU as oneDNN can do them but `torch.nn.functional` doesn't ask it to.
 
-Weights wait in oneDNN's own order instead of being brought into it at every call, and bias, activation and a sum are
-done while the results are still in registers. The operators are those that `torch.compile` makes use of; where a build
+Weights wait in oneDNN's own order instead of being brought into it at every call, and bias and activation are done
+while the results are still in registers. The operators are those that `torch.compile` makes use of; where a build
 of PyTorch lacks them, or they have changed, `takes` says no, and callers go the common way.
 """
 
@@ -27,17 +27,16 @@ def available() -> bool:
     """Whether this build of PyTorch has the operators and they do what they are asked."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    # One result each of a sum, a sum of sums, and a sum that a larger picture spreads: what they are can be counted.
+    # One result each of a sum, and of a sum that a larger picture spreads: what they are can be counted.
     x, weight = torch.ones(1, 2, 3, 3), torch.full((2, 2, 3, 3), -1.0)
     try:
         with torch.inference_mode():
             total = convolve(x, pack(weight, padding=1), weight.new_ones(2), padding=1, after=leaky(0.5))
-            added = add_convolved(total.clone(), x, weight, padding=1)
             larger = transpose(x, pack_transposed(weight, stride=2), stride=2)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return False
-    middle = [float(each[0, 0, 1, 1]) for each in (total, added, larger)]
-    return middle == [-8.5, -26.5, -2.0]
+    middle = [float(each[0, 0, 1, 1]) for each in (total, larger)]
+    return middle == [-8.5, -2.0]
 
 
 def takes(x: Tensor) -> bool:
@@ -101,21 +100,12 @@ def convolve(
     *,
     stride: int = 1,
     padding: int = 0,
-    groups: int = 1,
     after: tuple[Any, ...] = PLAIN,
 ) -> Tensor:
-    """Correlate x (N, I, H, W), channels-last, with (O, I / groups, k, k), add the bias, then do `after`."""
+    """Correlate x (N, I, H, W), channels-last, with (O, I, k, k), add the bias, then do `after`."""
     weight = weight.suiting(x) if isinstance(weight, Packed) else weight
     operator = torch.ops.mkldnn._convolution_pointwise
-    result: Tensor = operator(x, weight, bias, [padding] * 2, [stride] * 2, [1, 1], groups, *after)
-    return result
-
-
-def add_convolved(total: Tensor, x: Tensor, weight: Tensor, *, padding: int = 0) -> Tensor:
-    """Correlate x (N, I, H, W) with (O, I, k, k) and add that to `total`, in place; both channels-last."""
-    operator = torch.ops.mkldnn._convolution_pointwise_.binary
-    geometry = ([padding] * 2, [1, 1], [1, 1], 1)
-    result: Tensor = operator(total, x, weight, None, *geometry, "add", 1.0, None, [], None)
+    result: Tensor = operator(x, weight, bias, [padding] * 2, [stride] * 2, [1, 1], 1, *after)
     return result
 
 

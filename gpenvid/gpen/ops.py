@@ -9,7 +9,7 @@ multiplied by 1 / sqrt(fan in) when used), so official state dicts load as they 
 * The gain of an activation is moved into the multiplications before it: leaky_relu(x) g = leaky_relu(x g) for g > 0.
 * Without autograd, activations are worked on in place where nobody else reads them: on a CPU, fresh memory costs
   as much as the arithmetic.
-* On a CPU, without autograd, wide convolutions go by Winograd's way, and the others by oneDNN's own operators.
+* On a CPU, without autograd, convolutions go Winograd's way where that pays, elsewhere by oneDNN's own operators.
 
 What is derived from the parameters, and how half precision is kept from overflowing, is in `prepared`.
 """
@@ -23,13 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpenvid.gpen import onednn, winograd
+from gpenvid.gpen.activation import GAIN, SLOPE, Raw
 from gpenvid.gpen.prepared import HALF_CLAMP, HALF_NORM, TINY, Prepared, Weight, bounded, is_half
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial low-pass of StyleGAN2, before normalisation."""
-
-SLOPE = 0.2
-GAIN = math.sqrt(2.0)
 
 
 def _out_of_place() -> bool:
@@ -244,6 +242,11 @@ class ModulatedConv2d(Prepared):
         else:
             self.packed = self.pack(dtype, lambda weight: onednn.pack_transposed(weight, stride=2))
 
+    def by_winograd(self, x: Tensor) -> bool:
+        """Whether x, of the right size, goes Winograd's way: float32 on a CPU, and nothing but its value is wanted."""
+        kept = self.prepared_winograd
+        return kept is not None and x.dtype == kept.dtype and not torch.is_grad_enabled() and not _exporting()
+
     def factors(self, style: Tensor, weight: Weight) -> tuple[Tensor, Tensor]:
         """What to multiply the inputs (N, inputs) and the outputs (N, outputs) by; in the parameters' type."""
         scales = self.modulation(style) * self.scale
@@ -266,18 +269,11 @@ class ModulatedConv2d(Prepared):
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         packed = self.packed if onednn.takes(x) else None
-        if self.blur is not None:
-            larger = (
-                F.conv_transpose2d(x, weight, stride=2) if packed is None else onednn.transpose(x, packed, stride=2)
-            )
-            result: Tensor = self.blur(larger)
-            return result
-        if packed is not None:
-            return onednn.convolve(x, packed, None, padding=1)
-        transformed = self.prepared_winograd
-        if transformed is None or x.dtype != transformed.dtype or torch.is_grad_enabled() or _exporting():
-            return F.conv2d(x, weight, padding=1)
-        return winograd.convolve(x, transformed)
+        if self.blur is None:
+            return F.conv2d(x, weight, padding=1) if packed is None else onednn.convolve(x, packed, None, padding=1)
+        larger = F.conv_transpose2d(x, weight, stride=2) if packed is None else onednn.transpose(x, packed, stride=2)
+        result: Tensor = self.blur(larger)
+        return result
 
 
 class ModulatedProjection(nn.Module):
@@ -306,22 +302,18 @@ class ModulatedProjection(nn.Module):
         return rgb.view(n, 3, height, width)
 
 
-def join(x: Tensor, gains: Tensor, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Demodulate, append the weighted features, add the bias and activate, each in as few passes as there can be.
-
-    x and features: (N, C, H, W); gains: (N, C); weight: (1,); bias: (2C,). Returns (N, 2C, H, W).
-    """
-    channels = x.shape[1]
-    gains = (gains * GAIN).clamp(max=6e4).to(x.dtype)[:, :, None, None]
-    weight = (weight * GAIN).to(x.dtype).view(1, 1, 1, 1)
-    bias = (bias * GAIN).to(x.dtype).view(1, -1, 1, 1)
+def join(own: Raw, foreign: Raw) -> Tensor:
+    """Append one map (N, C, H, W) to another and activate both, in as few passes as there can be: (N, 2C, H, W)."""
+    count, channels, *size = own.map.shape
+    x, scaled = own.map, []
+    for raw in (own, foreign):
+        gain = raw.gain.clamp(max=6e4).to(x.dtype)[:, :, None, None]
+        scaled.append((raw.shift.to(x.dtype).view(1, -1, 1, 1), raw.map, gain))
     if _out_of_place():
-        own, foreign = torch.addcmul(bias[:, :channels], x, gains), torch.addcmul(bias[:, channels:], features, weight)
-        return leaky(torch.cat([own, foreign], dim=1))
-    shape = (x.shape[0], 2 * channels, *x.shape[2:])
-    joined = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    torch.addcmul(bias[:, :channels], x, gains, out=joined[:, :channels])
-    torch.addcmul(bias[:, channels:], features, weight, out=joined[:, channels:])
+        return leaky(torch.cat([torch.addcmul(*each) for each in scaled], dim=1))
+    joined = x.new_empty(count, 2 * channels, *size).contiguous(memory_format=torch.channels_last)
+    for each, half in zip(scaled, joined.chunk(2, dim=1), strict=True):
+        torch.addcmul(*each, out=half)
     return leaky(joined)
 
 

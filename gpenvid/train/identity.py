@@ -8,8 +8,9 @@ from typing import cast
 
 import torch
 
+from gpenvid.gpen.activation import GAIN, SLOPE
 from gpenvid.gpen.arch import FullGenerator, StyledConv, ToRGB
-from gpenvid.gpen.ops import GAIN, SLOPE, ConvLayer, EqualConv2d, FusedLeakyReLU
+from gpenvid.gpen.ops import ConvLayer, EqualConv2d, FusedLeakyReLU
 
 
 @torch.no_grad()

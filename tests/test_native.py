@@ -15,8 +15,8 @@ from numba.core.caching import IndexDataCacheFile
 
 import gpenvid.faces
 from gpenvid.bench.motions import crowd
-from gpenvid.faces.compiled import compiled, median_of_few, warn_of_compiling
 from gpenvid.faces.track import Tracker
+from gpenvid.native import compiled, median_of_few, warn_of_compiling
 from gpenvid.options import TrackerOptions
 
 
@@ -57,7 +57,7 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same() -> None:
 def test_what_is_kept_is_made_anew_where_it_is_damaged(kind: str, tmp_path: Path) -> None:
     """A crash of the machine may leave files without an end, or without anything."""
     source = tmp_path / "kept.py"
-    source.write_text("from gpenvid.faces.compiled import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
+    source.write_text("from gpenvid.native import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
 
     def hits() -> int:
         half: Any = runpy.run_path(str(source))["half"]
@@ -77,19 +77,19 @@ def test_it_works_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(IndexDataCacheFile, "save", full)
     source = tmp_path / "full.py"
-    source.write_text("from gpenvid.faces.compiled import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
+    source.write_text("from gpenvid.native import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
     assert runpy.run_path(str(source))["half"](5.0) == 2.5
 
 
 def test_the_wait_for_the_compiler_is_told_where_there_is_one(caplog: pytest.LogCaptureFixture) -> None:
     median_of_few(np.ones(3))
-    warn_of_compiling(median_of_few)
+    warn_of_compiling(median_of_few, "the tracker", "ten seconds")
     assert not caplog.records
     made: dict[str, Any] = {}
     exec("def thrice(x):\n    return 3 * x", made)
     fresh = compiled(made["thrice"])
     for _ in range(2):
-        warn_of_compiling(fresh)
+        warn_of_compiling(fresh, "the tracker", "ten seconds")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "compiling the tracker" in caplog.text
 
