@@ -34,7 +34,7 @@ OUTPUT, TAPS = 4, 3
 PIECE = OUTPUT + TAPS - 1
 
 LEAST_PRODUCT = 256 * 128
-"""Inputs times outputs from which one thread is faster than PyTorch's with a direct convolution; all are in any case."""
+"""Inputs times outputs from which one thread is faster than all with a direct convolution; all of them always are."""
 
 LEAST_SIZE = 16
 """Height and width from which it is: below, reading four times the weights takes longer. They are multiples of it."""
