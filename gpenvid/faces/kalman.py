@@ -22,6 +22,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from gpenvid.faces.geometry import longer
 from gpenvid.faces.motion import MODELS, Motion
 from gpenvid.faces.recursion import CHANNEL, MOST, Channels, advance, blend, correct, look_back, surprise
 
@@ -232,9 +233,8 @@ class Bank:
             more = 1 + self.slots // 8
             self._free = list(range(self.slots + more - 1, self.slots - 1, -1))
             self.slots += more
-            none = np.zeros(more * self.channels, CHANNEL)
             for step in self.steps or [self._last]:
-                step.channels = np.concatenate([step.channels, none])
+                step.channels = longer(step.channels, more * self.channels)
             self._lay(slice(-more * self.channels, None))
         return self._free.pop()
 

@@ -13,7 +13,7 @@ from math import exp
 
 import numpy as np
 
-from gpenvid.faces.geometry import Real, Sightings
+from gpenvid.faces.geometry import Real, Sightings, longer
 from gpenvid.faces.likeness import apart, astray, difference
 from gpenvid.types import Face
 
@@ -60,7 +60,7 @@ class Life:
         """Take down that it was detected again, as what."""
         count = len(self.times)
         if count == len(self.seen):
-            self.seen = np.concatenate([self.seen, np.empty(max(count, 32), self.seen.dtype)])
+            self.seen = longer(self.seen, max(count, 32))
         self.seen[count] = one
         self.times.append(time)
         self.faces.append(face)
@@ -97,8 +97,7 @@ class Life:
         turn = count - REVIEWS[0]
         if turn in self.doubts and turn >= REVIEWS[0] and self._came_from_elsewhere(turn):
             self.sudden.append(turn)
-        due = [turn for turn in self.sudden if count - turn in REVIEWS]
-        if any(self._change(turn) for turn in due):
+        if self.sudden and any(count - turn in REVIEWS and self._change(turn) for turn in self.sudden):
             for turn in self.sudden:
                 off = self._change(turn) if count - turn <= REVIEWS[-1] else 0.0
                 if off > most:
@@ -112,9 +111,10 @@ class Life:
         """How much the look differs before a detection and from it on; 0 if that is one person's."""
         if min(turn, len(self.times) - turn) < REVIEWS[0]:
             return 0.0
-        before, after = self.past(max(turn - 16, 0), turn), self.past(turn, len(self.times))
-        if not apart(before[1], after[1]):
+        start, count = max(turn - 16, 0), len(self.times)
+        if not apart(self.seen[start:turn], self.seen[turn:count]):
             return 0.0
+        before, after = self.past(start, turn), self.past(turn, count)
         off, limit = difference(*before, *after, True, False), _OTHER * (1 + 2 / len(after[0]))
         return off if off > limit and _beyond_trend(before, after) > limit * _SUDDEN else 0.0
 

@@ -9,7 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpenvid.faces.association import outlook
-from gpenvid.faces.geometry import CHANNELS, Complex, Flags, Index, Real, Sightings, decode, encode, robust
+from gpenvid.faces.geometry import (
+    CHANNELS,
+    Complex,
+    Flags,
+    Index,
+    Real,
+    Sightings,
+    decode,
+    drawn,
+    encode,
+    longer,
+    robust,
+)
 from gpenvid.faces.kalman import UNSEEN, Bank
 from gpenvid.faces.life import Past, course
 from gpenvid.faces.memory import NOISE, Faces, learn, measured, strangers, usual_noise
@@ -171,7 +183,8 @@ class Poses:
         """Make room for the slots that the bank has."""
         more = self.bank.slots - len(self._faces)
         if more:
-            self._faces = np.concatenate([self._faces, strangers(more)])
+            self._faces = longer(self._faces, more)
+            self._faces[-more:] = _STRANGER
             self._now = np.pad(self._now, ((0, 0), (0, more), (0, 0)))
 
     def release(self, slot: int) -> None:
@@ -183,7 +196,7 @@ class Poses:
         """Return boxes (count, slots, 4) and landmarks (count, slots, 5, 2) of recorded steps, given all of them."""
         last = first + count == len(self.bank.steps) and count == 1
         channels = self._now[:1] if last else self.bank.smooth(first, count)
-        boxes, landmarks = (part.view(np.float64).astype(np.float32) for part in decode(channels.reshape(-1, CHANNELS)))
+        boxes, landmarks = drawn(channels.reshape(-1, CHANNELS))
         return boxes.reshape(count, -1, 4), landmarks.reshape(count, -1, 5, 2)
 
     def _judge(self, slot: int, z: Complex, R: Real, one: np.void) -> bool:

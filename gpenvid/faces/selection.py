@@ -27,30 +27,29 @@ def turn(landmarks: Real) -> Real:
 
     A nose lies about half the eyes' distance before the plane of eyes and mouth: what it shows of that is the tangent.
     """
-    return _turns(_complex(landmarks)).reshape(landmarks.shape[:-2])
-
-
-def _complex(landmarks: Real) -> NDArray[np.complex128]:
-    return np.ascontiguousarray(landmarks, np.float64).view(np.complex128).reshape(-1, 5)
+    faces = np.ascontiguousarray(landmarks, np.float32).reshape(-1, 5, 2)
+    return np.array([_turn(face) for face in faces]).reshape(landmarks.shape[:-2])
 
 
 @compiled
-def _turns(faces: NDArray[np.complex128]) -> NDArray[np.float64]:
-    angles = np.empty(len(faces))
-    for n in range(len(faces)):
-        left, right, nose = faces[n, 0], faces[n, 1], faces[n, 2]
-        eyes, mouth = left + right, faces[n, 3] + faces[n, 4]
-        back = 1j * (mouth - eyes).conjugate()  # turns what points across the face into the real axis
-        aside, apart = ((4 * nose - eyes - mouth) * back).real, ((right - left) * back).real
-        angles[n] = np.degrees(np.arctan2(0.5 * abs(aside), apart))
-    return angles
+def _turn(face: NDArray[np.float32]) -> float:
+    """As `turn`, of one face (5, 2)."""
+    left, right = complex(face[0, 0], face[0, 1]), complex(face[1, 0], face[1, 1])
+    eyes, nose = left + right, complex(face[2, 0], face[2, 1])
+    mouth = complex(face[3, 0], face[3, 1]) + complex(face[4, 0], face[4, 1])
+    back = 1j * (mouth - eyes).conjugate()  # turns what points across the face into the real axis
+    aside, apart = ((4 * nose - eyes - mouth) * back).real, ((right - left) * back).real
+    return float(np.degrees(np.arctan2(0.5 * abs(aside), apart)))
 
 
 @compiled
-def _weights(angles: NDArray[np.float64], boxes: Real, max_turn: float, max_face: float) -> NDArray[np.float64]:
-    weights = np.empty(len(angles))
-    for n in range(len(angles)):
-        weights[n] = min(max((max_turn - angles[n]) / _SLOPE, 0.0), 1.0)
+def _weights(
+    boxes: NDArray[np.float32], landmarks: NDArray[np.float32], max_turn: float, max_face: float
+) -> NDArray[np.float64]:
+    """As `Selection.gates`, (N,); max_face: 0 for none."""
+    weights = np.empty(len(boxes))
+    for n in range(len(boxes)):
+        weights[n] = min(max((max_turn - _turn(landmarks[n])) / _SLOPE, 0.0), 1.0)
         if max_face:
             size = max(boxes[n, 2] - boxes[n, 0], boxes[n, 3] - boxes[n, 1], 1e-3)
             weights[n] = min(weights[n], max((max_face / size - 1) / _RAMP, 0.0))
@@ -68,9 +67,8 @@ class Selection:
 
     def gates(self, boxes: Real, landmarks: Real) -> Real:
         """Return weights (...), 0 to 1, of boxes (..., 4) and landmarks (..., 5, 2) by size and turn."""
-        angles, most = _turns(_complex(landmarks)), self._options
-        weights = _weights(angles, boxes.reshape(-1, 4), float(most.max_turn), float(most.max_face))
-        return weights.reshape(boxes.shape[:-1])
+        most, turn = float(self._options.max_face), float(self._options.max_turn)
+        return _weights(boxes.reshape(-1, 4), landmarks.reshape(-1, 5, 2), turn, most).reshape(boxes.shape[:-1])
 
     def chosen(self, ids: Sequence[int], boxes: Real, picture: tuple[int, int] | None) -> list[bool]:
         """Return which of the faces of one picture are chosen: ids (N,), boxes (N, 4), the picture's width and height.

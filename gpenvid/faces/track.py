@@ -286,7 +286,8 @@ class Tracker:
         """Add a face's tracks to the pictures of those times, as far as it is to be shown."""
         slot, now, bridge, fade = life.slot, self._clock.now, self._bridge, self.options.fade
         before, end, stays, shown = self._shown, -1, False, life.shown
-        for k, (i, clock) in enumerate(zip(last, clocks, strict=True)):
+        for k, i in enumerate(last):
+            clock = clocks[k]
             step = (clock - before) / fade if fade and before is not None else 1.0
             before = clock
             if i < 0:
@@ -294,8 +295,9 @@ class Tracker:
             if i > end:
                 end = life.end(i, bridge)
                 stays = life.stays(end, now, bridge)
-            wanted = min(1.0 if stays else life.fading(end, clock, fade), gates[k])
-            shown = max(min(wanted, shown + step), 0.0, shown - step)
+            wanted = gates[k] if stays else min(life.fading(end, clock, fade), gates[k])
+            if wanted != shown:
+                shown = max(min(wanted, shown + step), 0.0, shown - step)
             if shown > 0:
                 raw, detected = life.faces[i], life.times[i] == clock
                 face = Face(boxes[k, slot], landmarks[k, slot], raw.score)
