@@ -1,8 +1,8 @@
 """Loops that neither numpy nor PyTorch does well, made machine code by numba.
 
 A function is compiled when it is first called, once for an installation: numba keeps the code beside the source, or in
-the user's cache. What it keeps is as old as the file of the function; so a compiled function calls only compiled ones
-of its own file, and of this one.
+the user's cache, for as long as no file of the function's folder changes; so a compiled function calls only compiled
+ones of its own folder, and of this file.
 """
 
 from __future__ import annotations
@@ -86,6 +86,10 @@ def floats_at(_: Any, address: Any) -> Any:
 class _Kept(FunctionCache):
     """What numba keeps: as good as missing where it is damaged, and made again next time where it can't be written."""
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+
     def load_overload(self, *what: Any) -> Any:
         """The machine code for one combination of types, None if there is none."""
         try:
@@ -100,6 +104,13 @@ class _Kept(FunctionCache):
         """Keep it."""
         with suppress(OSError):
             super().save_overload(*what)
+
+
+@lru_cache
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes with any file of a folder, and with this one."""
+    files = {path: path.stat() for path in (*sorted(folder.glob("*.py")), Path(__file__))}
+    return tuple((path.name, stat.st_mtime_ns, stat.st_size) for path, stat in files.items())
 
 
 @lru_cache

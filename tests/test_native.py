@@ -14,6 +14,7 @@ import pytest
 from numba.core.caching import IndexDataCacheFile
 
 import gpenvid.faces
+from gpenvid import native
 from gpenvid.bench.motions import crowd
 from gpenvid.faces.track import Tracker
 from gpenvid.native import compiled, median_of_few, warn_of_compiling
@@ -69,6 +70,22 @@ def test_what_is_kept_is_made_anew_where_it_is_damaged(kind: str, tmp_path: Path
     for length in (file.stat().st_size // 2, 0):
         file.write_bytes(file.read_bytes()[:length])
         assert (hits(), hits()) == (0, 1)
+
+
+def test_what_is_kept_is_made_anew_when_a_file_beside_it_changes(tmp_path: Path) -> None:
+    source, other = tmp_path / "kept.py", tmp_path / "other.py"
+    source.write_text("from gpenvid.native import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
+
+    def hits() -> int:
+        native._stamp.cache_clear()
+        half: Any = runpy.run_path(str(source))["half"]
+        assert half(5.0) == 2.5
+        return sum(half.stats.cache_hits.values())
+
+    other.write_text("one = 1\n")
+    assert (hits(), hits()) == (0, 1)
+    other.write_text("one = 1.0\n")
+    assert (hits(), hits()) == (0, 1)
 
 
 def test_it_works_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
