@@ -24,7 +24,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_the_filter_of_one_dimension() -> None:
-    a, g, b = winograd.matrices()
+    a, g, b = winograd.filtering()
     d, taps = np.random.default_rng(0).standard_normal((2, 6))
     np.testing.assert_allclose(a @ ((g @ taps[:3]) * (b @ d)), np.correlate(d, taps[:3], "valid"), rtol=1e-12)
 

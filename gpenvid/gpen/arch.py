@@ -122,8 +122,7 @@ class StyledConv(nn.Module):
         Returns that (if it is to be kept), and what the matrix (N, 3, 2 outputs) makes of it: RGB (N, 3, H', W').
         """
         scales, gains = self.conv.factors(style, self.conv.weights(features.dtype))
-        weight, more = self.conv.prepared_winograd, self._appended(features)
-        assert weight is not None
+        weight, more = self.conv.transformed(), self._appended(features)
         return winograd.convolve(*parts, scales, weight, gains * GAIN, self.bias[0], more, matrix, keep=keep)
 
     @property

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpenvid.gpen import onednn, winograd
+from gpenvid.gpen import enlarge, halves, onednn, reduce, winograd
 from gpenvid.gpen.activation import GAIN, SLOPE, Raw
 from gpenvid.gpen.prepared import HALF_CLAMP, HALF_NORM, TINY, Prepared, Weight, bounded, is_half
 
@@ -32,12 +32,6 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 
 def _out_of_place() -> bool:
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
-
-
-def _exporting() -> bool:
-    """Whether the network is being recorded for another engine, which has ways of its own to be fast."""
-    exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-    return exporting or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def binomial_kernel(gain: float = 1.0) -> Tensor:
@@ -152,12 +146,17 @@ class EqualConv2d(Prepared):
     def prepare(self, dtype: torch.dtype | None) -> None:
         """See Prepared.prepare."""
         super().prepare(dtype)
+        outputs, inputs, size, _ = self.weight.shape
+        if self.stride == 2 and size == 3 and not self.padding and halves.pays(inputs, outputs):
+            self.transform(dtype, lambda: reduce.transform_weight(self.weight.detach() * self.scale))
         self.packed = self.pack(dtype, lambda weight: onednn.pack(weight, stride=self.stride, padding=self.padding))
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, activated: bool = False) -> Tensor:
         """(N, inputs, H, W) to gain (conv(x) + bias), (N, outputs, H', W'), after the leaky ReLU if `activated`."""
         if bias is not None:
             bias = (bias * self.gain).to(x.dtype)
+        if bias is not None and activated and reduce.takes(x) and self.by_winograd(x):
+            return reduce.convolve(x, self.transformed(), bias)
         if self.packed is not None and onednn.takes(x):
             after = onednn.leaky(SLOPE) if activated else onednn.PLAIN
             return onednn.convolve(x, self.packed, bias, stride=self.stride, padding=self.padding, after=after)
@@ -211,14 +210,11 @@ class ModulatedConv2d(Prepared):
     conv(x, w s) d = d conv(x s, w), where d = 1 / sqrt(sum over inputs and taps of (w s)^2) undoes the change of scale.
     """
 
-    prepared_winograd: Tensor | None
-
     def __init__(self, inputs: int, outputs: int, style_dim: int, *, size: int = 0, upsample: bool = False) -> None:
         """size: height and width of the feature maps, as far as known; it decides on the way, not on the result."""
         super().__init__()
         self.weight = nn.Parameter(normal(1, outputs, inputs, 3, 3))
-        self.register_buffer("prepared_winograd", None, persistent=False)
-        self.winograd = not upsample and winograd.pays(inputs, outputs, size)
+        self.winograd = (enlarge if upsample else winograd).pays(inputs, outputs, size // 2 if upsample else size)
         self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
         self.scale = 1 / math.sqrt(inputs * 9)
         self.blur = Blur(1, gain=4.0) if upsample else None
@@ -233,19 +229,15 @@ class ModulatedConv2d(Prepared):
     def prepare(self, dtype: torch.dtype | None) -> None:
         """See Prepared.prepare."""
         super().prepare(dtype)
-        kept = self.winograd and dtype == torch.float32 and self.weight.device.type == "cpu"
-        self.prepared_winograd = winograd.transform_weight(self.weight.detach()[0]) if kept else None
+        if self.winograd:
+            transform = winograd.transform_weight if self.blur is None else enlarge.transform_weight
+            self.transform(dtype, lambda: transform(self.weight.detach()[0]))
         if self.prepared_winograd is not None:
             self.packed = None
         elif self.blur is None:
             self.packed = self.pack(dtype, lambda weight: onednn.pack(weight, padding=1))
         else:
             self.packed = self.pack(dtype, lambda weight: onednn.pack_transposed(weight, stride=2))
-
-    def by_winograd(self, x: Tensor) -> bool:
-        """Whether x, of the right size, goes Winograd's way: float32 on a CPU, and nothing but its value is wanted."""
-        kept = self.prepared_winograd
-        return kept is not None and x.dtype == kept.dtype and not torch.is_grad_enabled() and not _exporting()
 
     def factors(self, style: Tensor, weight: Weight) -> tuple[Tensor, Tensor]:
         """What to multiply the inputs (N, inputs) and the outputs (N, outputs) by; in the parameters' type."""
@@ -260,6 +252,9 @@ class ModulatedConv2d(Prepared):
         """
         weight = self.weights(x.dtype)
         scales, gains = self.factors(style, weight)
+        if self.blur is not None and self.by_winograd(x):
+            larger = enlarge.transpose(x, scales, weight.tensor, self.transformed())
+            return self.blur(larger), gains
         if is_half(x.dtype):
             largest = scales.abs().amax(dim=1, keepdim=True).clamp(min=TINY)
             scales, gains = scales / largest, gains * largest

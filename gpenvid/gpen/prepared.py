@@ -25,6 +25,12 @@ HALF_CLAMP = 1024.0
 TINY = 1e-12
 
 
+def exporting() -> bool:
+    """Whether the network is being recorded for another engine, which has ways of its own to be fast."""
+    exporting = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return exporting or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
 def is_half(dtype: torch.dtype) -> bool:
     """Whether activations of this type need bounded arithmetic."""
     return dtype in (torch.float16, torch.bfloat16)
@@ -51,10 +57,11 @@ class Prepared(nn.Module, ABC):
 
     weight: nn.Parameter
     prepared_tensor: Tensor | None
+    prepared_winograd: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
-        for name in Weight._fields:
+        for name in (*Weight._fields, "winograd"):
             self.register_buffer(f"prepared_{name}", None, persistent=False)
         self.packed: Packed | None = None
 
@@ -70,6 +77,22 @@ class Prepared(nn.Module, ABC):
             )
         for name in Weight._fields:
             setattr(self, f"prepared_{name}", getattr(derived, name, None))
+        self.prepared_winograd = None
+
+    def transform(self, dtype: torch.dtype | None, weight: Callable[[], Tensor]) -> None:
+        """Keep the weight that this layer goes Winograd's way with, as far as it can: float32 on a CPU."""
+        if dtype == torch.float32 and self.weight.device.type == "cpu":
+            self.prepared_winograd = weight()
+
+    def transformed(self) -> Tensor:
+        """The weight kept by `transform`."""
+        assert self.prepared_winograd is not None
+        return self.prepared_winograd
+
+    def by_winograd(self, x: Tensor) -> bool:
+        """Whether x, of a fitting size, goes Winograd's way: it is kept, and nothing but the result is wanted."""
+        kept = self.prepared_winograd
+        return kept is not None and x.dtype == kept.dtype and not torch.is_grad_enabled() and not exporting()
 
     def pack(self, dtype: torch.dtype | None, order: Callable[[Tensor], Packed]) -> Packed | None:
         """The tensor that was just prepared as oneDNN wants it, where that can be used; else None."""

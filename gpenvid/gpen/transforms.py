@@ -1,7 +1,7 @@
 """The transforms of Winograd's minimal filtering, as machine code: what comes before and after the products.
 
-B d B' of a piece d of the input, 6 x 6, and A p A' of products p, 6 x 6, for the matrices of `winograd.matrices`. `job`
-is a record of `winograd`.
+B d B' of a piece d of the input, 6 x 6, and A p A' of products p, 6 x 6, for the matrices of `winograd.filtering`. What
+`job` tells is said in `winograd`.
 """
 
 from __future__ import annotations

@@ -41,15 +41,15 @@ TOGETHER = 64
 """Blocks that all threads have at once where weights are larger, so that these are read seldom."""
 
 
-@lru_cache(maxsize=1)
-def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A (4, 6), G (6, 3), B (6, 6), float64: correlating d (6,) with g (3,) gives A ((G g) * (B d))."""
-    points = np.array(POINTS)
-    a, g, b = np.zeros((OUTPUT, PIECE)), np.zeros((PIECE, TAPS)), np.zeros((PIECE, PIECE))
+@lru_cache(maxsize=2)
+def filtering(points: tuple[float, ...] = POINTS, taps: int = TAPS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A, G, B, float64: correlating d (n,) with g (taps,) gives A ((G g) * (B d)), for n - 1 points and infinity."""
+    piece = len(points) + 1
+    a, g, b = np.zeros((piece - taps + 1, piece)), np.zeros((piece, taps)), np.zeros((piece, piece))
     for j, point in enumerate(points):
         others = np.delete(points, j)
-        a[:, j] = point ** np.arange(OUTPUT)
-        g[j] = point ** np.arange(TAPS) / np.prod(point - others)
+        a[:, j] = point ** np.arange(len(a))
+        g[j] = point ** np.arange(taps) / np.prod(point - others)
         b[j, :-1] = np.poly(others)[::-1]
     a[-1, -1] = g[-1, -1] = 1  # infinity
     b[-1] = np.poly(points)[::-1]
@@ -58,10 +58,14 @@ def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def transform_weight(weight: Tensor) -> Tensor:
     """(O, I, 3, 3) to what `convolve` takes: (36, O / 16, I, 16)."""
-    g, (outputs, inputs) = torch.from_numpy(matrices()[1]).to(weight.device), weight.shape[:2]
-    transformed = torch.einsum("ua,ocab,vb->uvco", g, weight.double(), g)
-    transformed = transformed.reshape(PIECE**2, inputs, outputs).to(weight.dtype)
-    return transformed.view(PIECE**2, inputs, outputs // WIDTH, WIDTH).transpose(1, 2).contiguous()
+    g = torch.from_numpy(filtering()[1]).to(weight.device)
+    return panels(torch.einsum("ua,ocab,vb->uvco", g, weight.double(), g).flatten(0, 1).to(weight.dtype))
+
+
+def panels(matrices: Tensor) -> Tensor:
+    """Matrices (n, I, O) in the order of `products.multiply`: (n, O / 16, I, 16)."""
+    count, inputs, outputs = matrices.shape
+    return matrices.reshape(count, inputs, outputs // WIDTH, WIDTH).transpose(1, 2).contiguous()
 
 
 def pays(inputs: int, outputs: int, size: int) -> bool:
@@ -170,7 +174,7 @@ class _Steps(NamedTuple):
 
 @cache
 def _machine_code() -> _Steps:
-    warn_of_compiling(_alone, "the restorer", "ten seconds")
+    warn_of_compiling(multiply, "the restorer", "ten seconds")
     return _Steps(*(c_function(step, _JOB) for step in (_before, _products, _after, _alone)))
 
 
