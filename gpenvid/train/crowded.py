@@ -23,7 +23,7 @@ from gpenvid.train.scenes import (
 )
 from gpenvid.types import Float
 
-BEHIND, PARTS, CLOSE = 0.7, 0.4, 0.15
+BEHIND, PARTS, CLOSE = 0.35, 0.4, 0.15
 """The shares of scenes with a face behind another, with parts of faces, and with one face that fills them."""
 
 HEAD = 1.35
