@@ -91,6 +91,17 @@ def test_without_the_threads_of_pytorch_they_go_the_other_way(monkeypatch: pytes
     assert not halves.pays(64, 32)
 
 
+def test_what_is_kept_is_used_on_a_cpu_in_float32_alone() -> None:
+    conv = ModulatedConv2d(64, 32, 8, size=32)
+    conv.prepare(torch.float32)
+    x = noise(1, 64, 32, 32)
+    with torch.inference_mode():
+        assert conv.by_winograd(x)
+        assert not conv.by_winograd(x.double())
+        assert not conv.to("meta").by_winograd(x.to("meta"))  # a network may be moved after it was prepared
+    assert not conv.by_winograd(x)  # autograd is on
+
+
 SMALL = Architecture(size=64, channel_multiplier=1, narrow=0.125, n_mlp=1, style_dim=8)
 
 

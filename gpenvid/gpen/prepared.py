@@ -91,8 +91,9 @@ class Prepared(nn.Module, ABC):
 
     def by_winograd(self, x: Tensor) -> bool:
         """Whether x, of a fitting size, goes Winograd's way: it is kept, and nothing but the result is wanted."""
-        kept = self.prepared_winograd
-        return kept is not None and x.dtype == kept.dtype and not torch.is_grad_enabled() and not exporting()
+        if self.prepared_winograd is None or x.dtype != torch.float32 or x.device.type != "cpu":
+            return False
+        return not torch.is_grad_enabled() and not exporting()
 
     def pack(self, dtype: torch.dtype | None, order: Callable[[Tensor], Packed]) -> Packed | None:
         """The tensor that was just prepared as oneDNN wants it, where that can be used; else None."""

@@ -78,7 +78,7 @@ def _share(shared: Any) -> None:
     """Do this thread's share."""
     job = carray(shared, 1)[0]
     inputs, outputs = job.inputs, job.outputs
-    space, scratch = np.zeros(81 * ROOM * (inputs + outputs), np.float32), np.zeros(SCRATCH, np.float32)
+    space, scratch = np.empty(81 * ROOM * (inputs + outputs), np.float32), np.zeros(SCRATCH, np.float32)
     weight, pieces, s = floats_at(job.weight), floats_at(space.ctypes.data), floats_at(scratch.ctypes.data)
     products = floats_at(space[81 * ROOM * inputs :].ctypes.data)
     first = GROUP * claim(shared)

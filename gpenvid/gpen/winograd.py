@@ -216,7 +216,7 @@ def _alone(shared: Any) -> None:
     """Do all three steps for this thread's share of the inputs."""
     job = carray(shared, 1)[0]
     room, inputs, outputs = GROUP * BLOCK, job.inputs, job.outputs
-    space, scratch = np.zeros(36 * room * (inputs + outputs), np.float32), np.zeros(SCRATCH, np.float32)
+    space, scratch = np.empty(36 * room * (inputs + outputs), np.float32), np.zeros(SCRATCH, np.float32)
     weight, pieces, s = floats_at(job.weight), floats_at(space.ctypes.data), floats_at(scratch.ctypes.data)
     made = floats_at(space[36 * room * inputs :].ctypes.data)
     first = GROUP * claim(shared)
