@@ -284,7 +284,7 @@ class Tracker:
         out: Final,
     ) -> None:
         """Add a face's tracks to the pictures of those times, as far as it is to be shown."""
-        slot, now, bridge, fade = life.slot, self._clock.now, self._bridge, self.options.fade
+        slot, bridge, fade, times = life.slot, self._bridge, self.options.fade, life.times
         before, end, stays, shown = self._shown, -1, False, life.shown
         for k, i in enumerate(last):
             clock = clocks[k]
@@ -293,13 +293,13 @@ class Tracker:
             if i < 0:
                 continue
             if i > end:
-                end = life.end(i, bridge)
-                stays = life.stays(end, now, bridge)
+                end = i if i + 1 == len(times) else life.end(i, bridge)
+                stays = life.stays(end, self._clock.now, bridge)
             wanted = gates[k] if stays else min(life.fading(end, clock, fade), gates[k])
             if wanted != shown:
                 shown = max(min(wanted, shown + step), 0.0, shown - step)
             if shown > 0:
-                raw, detected = life.faces[i], life.times[i] == clock
+                raw, detected = life.faces[i], times[i] == clock
                 face = Face(boxes[k, slot], landmarks[k, slot], raw.score)
                 out[k][1].append(Track(life.id, face, shown, detected, raw if detected else None))
         life.shown = shown
