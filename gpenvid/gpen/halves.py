@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpenvid.gpen import threads
 from gpenvid.gpen.lanes import WIDTH, load, spread, store
 from gpenvid.gpen.products import multiply
 from gpenvid.gpen.transforms import BLOCK
@@ -28,7 +27,7 @@ from gpenvid.native import compiled, inlined
 POINTS = (0.0, 1.0, -1.0, 2.0)
 
 LEAST_SIZE = 16
-"""Height and width of the smaller map from which it is faster than oneDNN's; they are multiples of it."""
+"""Height and width of the smaller map from which this is faster than oneDNN's way; they are multiples of it."""
 
 LARGEST = 12 << 20
 """Bytes of a transformed weight up to which it is: each thread reads the weights for every group of its blocks."""
@@ -39,12 +38,6 @@ ROOM = GROUP * BLOCK
 
 SCRATCH = 9 * 33 * WIDTH
 """Numbers that a thread needs room for between the two directions of a transform."""
-
-
-def pays(inputs: int, outputs: int) -> bool:
-    """Whether this way is the faster one, for maps that are not too small."""
-    whole = inputs % WIDTH == outputs % WIDTH == 0
-    return whole and 36 * 4 * inputs * outputs <= LARGEST and threads.available()
 
 
 def transform_weight(weight: Tensor, *, forwards: bool) -> Tensor:

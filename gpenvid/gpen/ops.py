@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpenvid.gpen import enlarge, halves, onednn, reduce, winograd
+from gpenvid.gpen import halves, onednn, strided, winograd
 from gpenvid.gpen.activation import GAIN, SLOPE, Raw
 from gpenvid.gpen.prepared import HALF_CLAMP, HALF_NORM, TINY, Prepared, Weight, bounded, is_half
 
@@ -147,16 +147,17 @@ class EqualConv2d(Prepared):
         """See Prepared.prepare."""
         super().prepare(dtype)
         outputs, inputs, size, _ = self.weight.shape
-        if self.stride == 2 and size == 3 and not self.padding and halves.pays(inputs, outputs):
-            self.transform(dtype, lambda: reduce.transform_weight(self.weight.detach() * self.scale))
+        if self.stride == 2 and size == 3 and not self.padding and strided.pays(inputs, outputs):
+            weight = self.weight.detach() * self.scale
+            self.transform(dtype, lambda: halves.transform_weight(weight, forwards=True))
         self.packed = self.pack(dtype, lambda weight: onednn.pack(weight, stride=self.stride, padding=self.padding))
 
     def forward(self, x: Tensor, bias: Tensor | None = None, *, activated: bool = False) -> Tensor:
         """(N, inputs, H, W) to gain (conv(x) + bias), (N, outputs, H', W'), after the leaky ReLU if `activated`."""
         if bias is not None:
             bias = (bias * self.gain).to(x.dtype)
-        if bias is not None and activated and reduce.takes(x) and self.by_winograd(x):
-            return reduce.convolve(x, self.transformed(), bias)
+        if bias is not None and activated and self.by_winograd(x) and strided.fits_halved(x):
+            return strided.convolve(x, self.transformed(), bias)
         if self.packed is not None and onednn.takes(x):
             after = onednn.leaky(SLOPE) if activated else onednn.PLAIN
             return onednn.convolve(x, self.packed, bias, stride=self.stride, padding=self.padding, after=after)
@@ -214,7 +215,11 @@ class ModulatedConv2d(Prepared):
         """size: height and width of the feature maps, as far as known; it decides on the way, not on the result."""
         super().__init__()
         self.weight = nn.Parameter(normal(1, outputs, inputs, 3, 3))
-        self.winograd = (enlarge if upsample else winograd).pays(inputs, outputs, size // 2 if upsample else size)
+        half = size // 2
+        if upsample:
+            self.winograd = strided.pays(inputs, outputs) and strided.fits(half, half)
+        else:
+            self.winograd = winograd.pays(inputs, outputs, size)
         self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
         self.scale = 1 / math.sqrt(inputs * 9)
         self.blur = Blur(1, gain=4.0) if upsample else None
@@ -230,8 +235,11 @@ class ModulatedConv2d(Prepared):
         """See Prepared.prepare."""
         super().prepare(dtype)
         if self.winograd:
-            transform = winograd.transform_weight if self.blur is None else enlarge.transform_weight
-            self.transform(dtype, lambda: transform(self.weight.detach()[0]))
+            weight = self.weight.detach()[0]
+            if self.blur is None:
+                self.transform(dtype, lambda: winograd.transform_weight(weight))
+            else:
+                self.transform(dtype, lambda: halves.transform_weight(weight, forwards=False))
         if self.prepared_winograd is not None:
             self.packed = None
         elif self.blur is None:
@@ -253,7 +261,7 @@ class ModulatedConv2d(Prepared):
         weight = self.weights(x.dtype)
         scales, gains = self.factors(style, weight)
         if self.blur is not None and self.by_winograd(x):
-            larger = enlarge.transpose(x, scales, weight.tensor, self.transformed())
+            larger = strided.transpose(x, scales, weight.tensor, self.transformed())
             return self.blur(larger), gains
         if is_half(x.dtype):
             largest = scales.abs().amax(dim=1, keepdim=True).clamp(min=TINY)

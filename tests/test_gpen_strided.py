@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpenvid.gpen import enlarge, halves, reduce, threads
+from gpenvid.gpen import halves, strided, threads
 from gpenvid.gpen.arch import Architecture, FullGenerator
 from gpenvid.gpen.ops import EqualConv2d, ModulatedConv2d
 from gpenvid.gpen.winograd import filtering
@@ -23,19 +23,19 @@ SHAPES = [(1, 16, 16, 16, 16), (2, 48, 32, 16, 32), (3, 32, 16, 48, 16), (1, 128
 
 
 def enlarged(count: int, inputs: int, outputs: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """What `enlarge` and PyTorch, in float64, make of noise."""
+    """What `transpose` and PyTorch, in float64, make of noise."""
     x, scale = noise(count, inputs, height, width), noise(count, inputs, seed=1)
     weight = noise(outputs, inputs, 3, 3, seed=2) / (9 * inputs) ** 0.5
-    result = enlarge.transpose(x, scale, weight.transpose(0, 1), enlarge.transform_weight(weight))
+    result = strided.transpose(x, scale, weight.transpose(0, 1), halves.transform_weight(weight, forwards=False))
     scaled = (x * scale[:, :, None, None]).double()
     return result, F.conv_transpose2d(scaled, weight.double().transpose(0, 1), stride=2)
 
 
 def reduced(count: int, inputs: int, outputs: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """What `reduce` and PyTorch, in float64, make of noise."""
+    """What `convolve` and PyTorch, in float64, make of noise."""
     x, bias = noise(count, inputs, 2 * height + 1, 2 * width + 1), noise(outputs, seed=1)
     weight = noise(outputs, inputs, 3, 3, seed=2) / (9 * inputs) ** 0.5
-    result = reduce.convolve(x, reduce.transform_weight(weight), bias)
+    result = strided.convolve(x, halves.transform_weight(weight, forwards=True), bias)
     return result, F.leaky_relu(F.conv2d(x.double(), weight.double(), bias.double(), stride=2), 0.2)
 
 
@@ -81,14 +81,15 @@ def test_the_filter_of_two_taps() -> None:
 def test_small_maps_odd_widths_and_large_weights_go_the_other_way(
     inputs: int, outputs: int, size: int, wanted: bool
 ) -> None:
-    assert enlarge.pays(inputs, outputs, size) == wanted
-    whole = halves.pays(inputs, outputs) and reduce.takes(torch.empty(1, 1, 2 * size + 1, 2 * size + 1))
-    assert whole == wanted
+    assert (strided.pays(inputs, outputs) and strided.fits(size, size)) == wanted
+    larger = torch.empty(1, 1, 2 * size + 1, 2 * size + 1)
+    assert (strided.pays(inputs, outputs) and strided.fits_halved(larger)) == wanted
+    assert not strided.fits_halved(larger[:, :, 1:])
 
 
 def test_without_the_threads_of_pytorch_they_go_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_parallel", lambda: None)
-    assert not halves.pays(64, 32)
+    assert not strided.pays(64, 32)
 
 
 def test_what_is_kept_is_used_on_a_cpu_in_float32_alone() -> None:
