@@ -8,7 +8,6 @@ ones of its own folder, and of this file.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -100,6 +99,13 @@ class _Kept(FunctionCache):
                 self.flush()
             return None
 
+    def holds_any(self) -> bool:
+        """Whether there is machine code that would be loaded."""
+        try:
+            return bool(self._cache_file._load_index())
+        except Exception:  # as above
+            return False
+
     def save_overload(self, *what: Any) -> None:
         """Keep it."""
         with suppress(OSError):
@@ -115,17 +121,12 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache
 def warn_of_compiling(function: Callable[..., Any], what: str, wait: str) -> None:
-    """Say, once, that there will be a wait, if no earlier run has left the machine code of a function.
+    """Say, once, that there will be a wait, if no earlier run has left the machine code of a compiled function.
 
     what and wait: what is compiled with it, and how long that takes.
     """
-    function = getattr(function, "py_func", function)
-    name = f"*.{function.__name__}-*.py{sys.version_info.major}{sys.version_info.minor}*.nbi"
-    try:
-        kept = any(Path(FunctionCache(function).cache_path).glob(name))
-    except RuntimeError:
-        kept = False
-    if not kept:
+    kept = getattr(function, "_cache", None)
+    if not (isinstance(kept, _Kept) and kept.holds_any()):
         log.warning("compiling %s, which is done once: about %s", what, wait)
 
 

@@ -72,7 +72,9 @@ def test_what_is_kept_is_made_anew_where_it_is_damaged(kind: str, tmp_path: Path
         assert (hits(), hits()) == (0, 1)
 
 
-def test_what_is_kept_is_made_anew_when_a_file_beside_it_changes(tmp_path: Path) -> None:
+def test_what_is_kept_is_made_anew_when_a_file_beside_it_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source, other = tmp_path / "kept.py", tmp_path / "other.py"
     source.write_text("from gpenvid.native import compiled\n\n@compiled\ndef half(x):\n    return x / 2\n")
 
@@ -85,7 +87,13 @@ def test_what_is_kept_is_made_anew_when_a_file_beside_it_changes(tmp_path: Path)
     other.write_text("one = 1\n")
     assert (hits(), hits()) == (0, 1)
     other.write_text("one = 1.0\n")
+    native._stamp.cache_clear()
+    warn_of_compiling(runpy.run_path(str(source))["half"], "the half", "a second")
+    assert "compiling the half" in caplog.text
     assert (hits(), hits()) == (0, 1)
+    caplog.clear()
+    warn_of_compiling(runpy.run_path(str(source))["half"], "the half", "a second")
+    assert not caplog.records
 
 
 def test_it_works_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

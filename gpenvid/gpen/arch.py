@@ -112,7 +112,8 @@ class StyledConv(nn.Module):
     def raw(self, x: Tensor, style: Tensor, features: Tensor) -> tuple[Raw, Raw]:
         """As `forward`, but the two halves of its result before their activation."""
         x, gains = self.conv(x, style)
-        return Raw(x, gains * GAIN, self.bias[0]), self._appended(features)
+        gain, shift, appended = self._around(gains, features)
+        return Raw(x, gain, shift), appended
 
     def after(
         self, parts: tuple[Raw, Raw], style: Tensor, features: Tensor, matrix: Tensor, *, keep: bool
@@ -122,16 +123,13 @@ class StyledConv(nn.Module):
         Returns that (if it is to be kept), and what the matrix (N, 3, 2 outputs) makes of it: RGB (N, 3, H', W').
         """
         scales, gains = self.conv.factors(style, self.conv.weights(features.dtype))
-        weight, more = self.conv.transformed(), self._appended(features)
-        return winograd.convolve(*parts, scales, weight, gains * GAIN, self.bias[0], more, matrix, keep=keep)
+        gain, shift, more = self._around(gains, features)
+        return winograd.convolve(*parts, scales, self.conv.transformed(), gain, shift, more, matrix, keep=keep)
 
-    @property
-    def bias(self) -> tuple[Tensor, ...]:
-        """The biases of the two halves, (outputs,) each, with the activation's gain."""
-        return (self.activate.bias * GAIN).chunk(2)
-
-    def _appended(self, features: Tensor) -> Raw:
-        return Raw(features, (self.noise.weight * GAIN).expand(features.shape[:2]), self.bias[1])
+    def _around(self, gains: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Raw]:
+        """Gain and shift of what is convolved, and what is appended to it, before their activation."""
+        own, foreign = (self.activate.bias * GAIN).chunk(2)
+        return gains * GAIN, own, Raw(features, (self.noise.weight * GAIN).expand(features.shape[:2]), foreign)
 
 
 class ToRGB(nn.Module):

