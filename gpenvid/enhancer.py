@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import av
@@ -148,7 +148,7 @@ class Enhancer:
             boxes, landmarks = np.stack([face.box for face in sure]), np.stack([face.landmarks for face in sure])
             chosen = selection.chosen([track.id for track in tracks], boxes, picture.size)
             shown = selection.gates(boxes, landmarks) * chosen
-            tracks = [replace(track, strength=float(each)) for track, each in zip(tracks, shown, strict=True)]
+            tracks = [track._replace(strength=float(each)) for track, each in zip(tracks, shown, strict=True)]
         crops = self._crops(picture, tracks)
         self._restore(crops)
         return self._give(picture, crops, steady=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,7 @@ class Face:
         return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Track:
+class Track(NamedTuple):
     """One face in one picture, after association and smoothing.
 
     id: positive, stable over the life of the track; face: the smoothed face; strength in [0, 1]: how much of the

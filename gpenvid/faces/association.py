@@ -95,24 +95,23 @@ def associate(
     if it stays `alike` (T, D), which is asked for only then.
     """
     (near, cost, gated), i, j, clear = _weigh(expected, seen, odd, confident)
-    if clear and len(i) == min(near.shape):
+    most = min(near.shape)
+    if clear and len(i) == most:
         return i, j, near[i, j]
-    if clear:
-        pairs = list(zip(i.tolist(), j.tolist(), strict=True))
-    else:
-        pairs = _assign(gated, np.ones(len(expected), bool), confident)
-        if len(pairs) < min(near.shape) and not confident.all():
+    fresh, everyone = expected["fresh"] > 0, np.ones(len(near), np.bool_)
+    if not clear:
+        i, j = _assign(gated, everyone, confident)
+        if len(i) < most and not confident.all():
             known = np.where(odd < _DOUBTFUL, gated, _FAR)
-            pairs += _assign(known, _without(expected["fresh"] > 0, [i for i, _ in pairs]), ~confident)
-    if len(pairs) < min(near.shape):
-        fresh = expected["fresh"] > 0
-        calm = any(fresh[i] and near[i, j] < _CALM for i, j in pairs)
-        faces = _without(~fresh if calm else np.ones(len(expected), bool), [i for i, _ in pairs])
-        free = _without(confident, [j for _, j in pairs])
+            i, j = _joined(i, j, _assign(known, _without(fresh, i), ~confident))
+    if len(i) < most:
+        calm = (fresh[i] & (near[i, j] < _CALM)).any()
+        faces = _without(~fresh if calm else everyone, i)
+        free = _without(confident, j)
         if faces.any() and free.any():
             far = np.where(fresh, 2, 1.4 + expected["reach"])[:, None]
-            pairs += _assign(np.where((near < far) & (odd < _LEAPING) & alike(), cost, _FAR), faces, free)
-    i, j = np.array(pairs, np.intp).reshape(-1, 2).T.copy()
+            leaps = np.where((near < far) & (odd < _LEAPING) & alike(), cost, _FAR)
+            i, j = _joined(i, j, _assign(leaps, faces, free))
     return i, j, near[i, j]
 
 
@@ -126,15 +125,18 @@ def _weigh(expected: Any, seen: Any, odd: Real, confident: Flags) -> tuple[Real,
     weighed = np.empty((3, T, D))
     near, cost, gated = weighed[0], weighed[1], weighed[2]
     i, j, count, clear = np.empty(min(T, D), np.intp), np.empty(min(T, D), np.intp), 0, True
-    taken = np.zeros(D, np.bool_)
+    taken, sizes = np.zeros(D, np.bool_), np.empty(D)
+    for d in range(D):
+        sizes[d] = np.log(seen[d].size)
     for t in range(T):
         face = expected[t]
         limit, most = (face.reach, 0.5) if face.fresh else (0.7, 0.3)
-        vague = face.handicap + _VAGUE * np.log(face.reach / REACH)
+        size, vague = np.log(face.size), face.handicap + _VAGUE * np.log(face.reach / REACH)
         alone = True
         for d in range(D):
-            near[t, d] = abs(face.centre - seen[d].channels[0]) / np.sqrt(face.size * seen[d].size)
-            growth = abs(np.log(face.size / seen[d].size))
+            away = face.centre - seen[d].channels[0]
+            near[t, d] = np.sqrt((away.real**2 + away.imag**2) / (face.size * seen[d].size))
+            growth = abs(size - sizes[d])
             cost[t, d] = near[t, d] * (1.0 if face.fresh else REACH / face.reach) + 0.7 * growth + vague
             cost[t, d] += min(0.1 * max(odd[t, d] - 2, 0.0), 1.0)
             gated[t, d] = _FAR
@@ -152,17 +154,38 @@ def _weigh(expected: Any, seen: Any, odd: Real, confident: Flags) -> tuple[Real,
     return weighed, i[:count], j[:count], clear
 
 
-def _assign(cost: Real, rows: Flags, columns: Flags) -> list[tuple[int, int]]:
+def _assign(cost: Real, rows: Flags, columns: Flags) -> tuple[Index, Index]:
     """Return the cheapest pairing among the given rows and columns; pairs that are too far apart are refused."""
-    if not (rows.any() and columns.any()):
-        return []
-    cost = np.where(rows[:, None] & columns, cost, _FAR)
-    i, j = linear_sum_assignment(cost)
-    near = cost[i, j] < _FAR
-    return list(zip(i[near].tolist(), j[near].tolist(), strict=True))
+    allowed = _allowed(cost, rows, columns)
+    return _near_enough(allowed, *linear_sum_assignment(allowed))
 
 
-def _without(flags: Flags, indices: list[int]) -> Flags:
+@compiled
+def _allowed(cost: Real, rows: Flags, columns: Flags) -> Real:
+    """The cost of pairs, too high for those in other rows or columns."""
+    allowed = np.full(cost.shape, _FAR)
+    for t in range(len(rows)):
+        for d in range(len(columns)):
+            if rows[t] and columns[d]:
+                allowed[t, d] = cost[t, d]
+    return allowed
+
+
+@compiled
+def _near_enough(cost: Real, i: Index, j: Index) -> tuple[Index, Index]:
+    """Those of the pairs that aren't too far apart."""
+    rows, columns, count = np.empty_like(i), np.empty_like(j), 0
+    for n in range(len(i)):
+        if cost[i[n], j[n]] < _FAR:
+            rows[count], columns[count], count = i[n], j[n], count + 1
+    return rows[:count], columns[:count]
+
+
+def _joined(i: Index, j: Index, more: tuple[Index, Index]) -> tuple[Index, Index]:
+    return np.concatenate([i, more[0]]), np.concatenate([j, more[1]])
+
+
+def _without(flags: Flags, indices: Index) -> Flags:
     flags = flags.copy()
     flags[indices] = False
     return flags

@@ -216,13 +216,13 @@ class Bank:
         weight /= np.add.reduce(weight, 1, keepdims=True)
         channel, model = (each.copy() for each in np.nonzero(weight))  # N paths into the past: those that are worth it
         share, adjoint = weight[channel, model], np.zeros((len(model), 3, 2))
-        out = np.zeros((len(steps) - first, len(weight)), np.complex128)
+        out = np.zeros((len(steps) - first, len(weight), 2))
         for k in range(len(steps) - 1, first - 1, -1):
             step = steps[k]
             look_back(step.channels, step.to.F, adjoint, channel, model, share, out[k - first])
             for own in step.born:
                 adjoint[(channel >= own.start) & (channel < own.stop)] = 0
-        return out[:count].reshape(count, -1, self.channels)
+        return out[:count].view(np.complex128).reshape(count, -1, self.channels)
 
     def _own(self, slot: int) -> slice:
         return slice(slot * self.channels, (slot + 1) * self.channels)

@@ -97,7 +97,8 @@ class Life:
         turn = count - REVIEWS[0]
         if turn in self.doubts and turn >= REVIEWS[0] and self._came_from_elsewhere(turn):
             self.sudden.append(turn)
-        if self.sudden and any(count - turn in REVIEWS and self._change(turn) for turn in self.sudden):
+        due = [turn for turn in self.sudden if count - turn in REVIEWS]
+        if due and any(self._change(turn) for turn in due):
             for turn in self.sudden:
                 off = self._change(turn) if count - turn <= REVIEWS[-1] else 0.0
                 if off > most:

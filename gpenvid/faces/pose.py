@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,7 @@ class Poses:
     def predict(self, dt: float) -> None:
         """Advance by dt seconds. `outlook` then says where faces should be."""
         self.clock += dt
-        also = (Motion(OSCILLATION, frequency=self._shake.frequency),) if self._shake.frequency else ()
-        self._mean = self.bank.predict(max(dt, 1e-4), self._faces["scale"], also)
+        self._mean = self.bank.predict(max(dt, 1e-4), self._faces["scale"], _oscillating(self._shake.frequency))
         for slot, leaps in list(self._leaps.items()):
             if self.clock - leaps[-1].clock > self.patience:
                 if not leaps[-1].confirmed:
@@ -265,6 +265,12 @@ class Poses:
             leaps[-1].confirmed |= leaps[-1].taken < self._taken
             self._leaps[slot] = leaps
         return False
+
+
+@lru_cache(maxsize=16)
+def _oscillating(frequency: float) -> tuple[Motion, ...]:
+    """The model of a shake, if there is one."""
+    return (Motion(OSCILLATION, frequency=frequency),) if frequency else ()
 
 
 @compiled

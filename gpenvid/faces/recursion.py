@@ -41,16 +41,18 @@ Channels = NDArray[np.void]
 @compiled
 def blend(channels: Any, models: int) -> Complex:
     """The mean over the models, weighted by their evidence, of position, velocity and acceleration, (3, K)."""
-    mean = np.zeros((3, len(channels)), np.complex128)
+    mean, weight = np.empty((3, len(channels)), np.complex128), np.empty(MOST)
     for k in range(len(channels)):
         now, total = channels[k], 0.0
         for m in range(models):
-            weight = np.exp(now.evidence[m])
-            total += weight
-            for a in range(3):
-                mean[a, k] += weight * complex(now.state[m, a, 0], now.state[m, a, 1])
+            weight[m] = np.exp(now.evidence[m])
+            total += weight[m]
         for a in range(3):
-            mean[a, k] /= total
+            x = y = 0.0
+            for m in range(models):
+                x += weight[m] * now.state[m, a, 0]
+                y += weight[m] * now.state[m, a, 1]
+            mean[a, k] = complex(x / total, y / total)
     return mean
 
 
@@ -121,8 +123,8 @@ def correct(channels: Any, models: int, measured: Complex, variance: Real) -> Co
 
 
 @compiled
-def look_back(channels: Any, F: Real, adjoint: Real, channel: Index, model: Index, share: Real, place: Complex) -> None:
-    """Add up where the channels were, (K,), at a step, known from all that came later, and go to the step before.
+def look_back(channels: Any, F: Real, adjoint: Real, channel: Index, model: Index, share: Real, place: Real) -> None:
+    """Add up where the channels were, (K, 2), at a step, known from all that came later, and go to the step before.
 
     N paths lead through its channels and models (N,), each of a share (N,) in its channel; adjoint (N, 3, 2) is what
     the later measurements say, for the real and the imaginary part. Model and adjoint become those of the step before.
@@ -133,7 +135,7 @@ def look_back(channels: Any, F: Real, adjoint: Real, channel: Index, model: Inde
         for c in range(2):
             first, second, third = adjoint[n, 0, c], adjoint[n, 1, c], adjoint[n, 2, c]
             here = row[c] - (row[2] * first + row[3] * second + row[4] * third)
-            place[channel[n]] += share[n] * (here if c == 0 else here * 1j)
+            place[channel[n], c] += share[n] * here
             turned = first + pull[c] - (pull[2] * first + pull[3] * second + pull[4] * third)
             for a in range(3):
                 adjoint[n, a, c] = f[0, a] * turned + f[1, a] * second + f[2, a] * third

@@ -90,15 +90,7 @@ def _strongest(t: Real, z: Complex, least: Real) -> tuple[float, float]:
     """
     tried, waves = _waves(np.rint((t - t[-1]) * 1e6).astype(np.int64).tobytes())
     z = z - z[0]
-    share = _shares(waves @ z.view(np.float64), z, least)
-    if not len(share):
-        return 0.0, 0.0
-    best = int(share.argmax())
-    place = np.log(tried[best])
-    if 0 < best < len(share) - 1:  # between those tried, by the parabola through the three
-        left, top, right = share[best - 1 : best + 2]
-        place += 0.5 * (left - right) / (left - 2 * top + right) * np.log(tried[1] / tried[0])
-    return float(np.exp(round(place / _STEP) * _STEP)), float(share[best])
+    return _peak(np.log(tried), _shares(waves @ z.view(np.float64), z, least))
 
 
 @compiled
@@ -123,6 +115,19 @@ def _shares(parts: Real, z: Complex, least: Real) -> Real:
             for row in range(1 + 2 * f, 3 + 2 * f):
                 share[f] += (parts[row, 2 * n] ** 2 + parts[row, 2 * n + 1] ** 2) / energy
     return share / moving if moving else share[:0]
+
+
+@compiled
+def _peak(places: Real, share: Real) -> tuple[float, float]:
+    """The frequency of the largest share (F,), of those whose logarithms are places (F,), and that share; 0 if none."""
+    if not len(share):
+        return 0.0, 0.0
+    best = share.argmax()
+    place = places[best]
+    if 0 < best < len(share) - 1:  # between those tried, by the parabola through the three
+        left, top, right = share[best - 1], share[best], share[best + 1]
+        place += 0.5 * (left - right) / (left - 2 * top + right) * (places[1] - places[0])
+    return float(np.exp(np.round(place / _STEP) * _STEP)), float(share[best])
 
 
 @lru_cache(maxsize=64)

@@ -258,9 +258,9 @@ class Tracker:
         gates = self._selection.gates(boxes, landmarks)
         if self.options.faces != "all":
             self._choose(present, boxes, gates)
-        open_to = gates.T.tolist()
+        open_to, bridge = gates.T.tolist(), self._bridge
         for life, last in present:
-            self._show(life, last, clocks, boxes, landmarks, open_to[life.slot], out)
+            self._show(life, last, clocks, bridge, boxes, landmarks, open_to[life.slot], out)
         self._shown = clocks[-1]
         self._forget()
         return out
@@ -278,13 +278,14 @@ class Tracker:
         life: Life,
         last: list[int],
         clocks: list[float],
+        bridge: float,
         boxes: Real,
         landmarks: Real,
         gates: list[float],
         out: Final,
     ) -> None:
         """Add a face's tracks to the pictures of those times, as far as it is to be shown."""
-        slot, bridge, fade, times = life.slot, self._bridge, self.options.fade, life.times
+        slot, fade, times = life.slot, self.options.fade, life.times
         before, end, stays, shown = self._shown, -1, False, life.shown
         for k, i in enumerate(last):
             clock = clocks[k]
